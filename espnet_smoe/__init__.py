@@ -1,0 +1,21 @@
+"""Supervised Mixture of Experts (arXiv:2508.10009) for ESPnet's speech-to-text task.
+
+Importing this package is all that is needed: when ESPnet's S2T task is imported, it learns
+``encoder: smoe_conformer`` and the other names of `espnet_smoe.registry`. The import itself is
+cheap; it loads neither torch nor ESPnet.
+"""
+
+from types import ModuleType
+
+import wrapt
+
+__version__ = "0.1.0"
+
+
+def _register(_module: ModuleType) -> None:
+    from espnet_smoe.registry import register
+
+    register()
+
+
+wrapt.when_imported("espnet2.tasks.s2t")(_register)

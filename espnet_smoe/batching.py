@@ -1,0 +1,230 @@
+"""Batches of one task that mix bandwidths: the plan of stage 6 and the iterator that follows it.
+
+A batch holds examples of one guiding token only, so that one decoder expert runs on the whole
+tensor, and both bandwidths in about the training set's proportion, since BatchNorm's running
+statistics would fit neither if batches were bandwidth-pure. Batches are bucketed by length and
+sized by padded audio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from espnet_smoe.datadir import DataError, require_same_keys, write_text
+
+if TYPE_CHECKING:
+    from espnet2.tasks.abs_task import IteratorOptions
+
+PLAN_NAME = "batch_plan.jsonl"  # beside the first training file, as ESPnet's utt2category
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One planned batch.
+
+    Attributes:
+        task: Its task (category).
+        samples: Padded audio: examples times the longest one's samples.
+        utts: Example ids.
+    """
+
+    task: str
+    samples: int
+    utts: tuple[str, ...]
+
+
+def plan_batches(
+    lengths: Mapping[str, int],
+    tasks: Mapping[str, str],
+    *,
+    batch_bins: int,
+    min_batch_size: int = 1,
+    mixed: bool = False,
+) -> list[Batch]:
+    """Plan an epoch.
+
+    Args:
+        lengths: Samples of audio per example.
+        tasks: Task per example.
+        batch_bins: Largest padded audio of a batch, samples (ESPnet's ``batch_bins``).
+        min_batch_size: Smallest batch: the number of DDP ranks, over which a batch is split.
+        mixed: Let batches mix tasks.
+
+    Returns:
+        Batches in order of task and length; the order of training is the iterator's.
+
+    Raises:
+        DataError: The tables differ, an example does not fit `batch_bins`, or there are fewer
+            examples of a task than `min_batch_size`.
+    """
+    require_same_keys(lengths, tasks, names=("utt2num_samples", "utt2task"))
+    for utt, samples in lengths.items():
+        if samples * min_batch_size > batch_bins:
+            raise DataError(
+                f"utterance {utt}: {samples} samples times {min_batch_size} do not fit "
+                f"batch_bins {batch_bins}; raise batch_bins or drop the utterance in stage 4"
+            )
+    groups: dict[str, list[str]] = {}
+    for utt in lengths:
+        groups.setdefault("mixed" if mixed else tasks[utt], []).append(utt)
+    batches = []
+    for task in sorted(groups):
+        utts = sorted(groups[task], key=lambda u: (lengths[u], u))
+        if len(utts) < min_batch_size:
+            raise DataError(
+                f"task {task} has {len(utts)} example(s), fewer than the {min_batch_size} that "
+                "each batch needs (one per rank)"
+            )
+        chunks: list[list[str]] = [[]]
+        for utt in utts:  # sorted: the newest is the longest
+            if chunks[-1] and (len(chunks[-1]) + 1) * lengths[utt] > batch_bins:
+                chunks.append([])
+            chunks[-1].append(utt)
+        while len(chunks) > 1 and len(chunks[-1]) < min_batch_size:
+            chunks[-1].insert(0, chunks[-2].pop())
+        batches += [
+            Batch(task, len(chunk) * max(lengths[u] for u in chunk), tuple(chunk))
+            for chunk in chunks
+        ]
+    return batches
+
+
+def write_plan(path: str | Path, batches: Sequence[Batch]) -> None:
+    """Write a plan, one JSON object a line; it appears whole or not at all."""
+    write_text(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in batches))
+
+
+def read_plan(path: str | Path) -> list[Batch]:
+    """Read a plan.
+
+    Raises:
+        DataError: No such file, or a line that is no batch.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no batch plan; 'iterator_type: task' follows one: run stage 6")
+    batches = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            batches.append(Batch(entry["task"], entry["samples"], tuple(entry["utts"])))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not a batch: {error!r}") from error
+    if not batches:
+        raise DataError(f"{path}: the plan is empty")
+    return batches
+
+
+def route_shares(
+    batches: Sequence[Batch], tasks: Mapping[str, str], bandwidths: Mapping[str, str]
+) -> dict[tuple[str, str], float]:
+    """Share of the examples per (task, bandwidth); they sum to 1."""
+    counts = Counter((tasks[u], bandwidths[u]) for batch in batches for u in batch.utts)
+    total = sum(counts.values())
+    return {route: counts[route] / total for route in sorted(counts)}
+
+
+def interleave(batches: Sequence[Batch], seed: int) -> list[Batch]:
+    """Shuffle the batches of each task and interleave the tasks evenly over the epoch.
+
+    A task's k-th of n batches gets the position (k + u) / n, with one random u per task, so that
+    any stretch of the epoch holds each task in its share.
+    """
+    rng = random.Random(seed)
+    placed: list[tuple[float, int, Batch]] = []
+    groups: dict[str, list[Batch]] = {}
+    for batch in batches:
+        groups.setdefault(batch.task, []).append(batch)
+    for order, task in enumerate(sorted(groups)):
+        shuffled = groups[task]
+        rng.shuffle(shuffled)
+        offset = rng.random()
+        placed += [((k + offset) / len(shuffled), order, b) for k, b in enumerate(shuffled)]
+    return [batch for _, _, batch in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def build_plan_iter_factory(
+    task: Any, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+) -> Any:
+    """Build what ``iterator_type: task`` stands for: ESPnet's iterator over the plan's batches.
+
+    Args:
+        task: `S2TTask`.
+        args: ESPnet's training options.
+        iter_options: Its options of this iterator.
+        mode: ``train``, ``valid`` or ``plot_att``.
+
+    Returns:
+        An `espnet2.iterators.abs_iter_factory.AbsIterFactory`.
+
+    Raises:
+        DataError: No plan beside the first data file, or a batch smaller than the number of ranks.
+    """
+    from espnet2.iterators.sequence_iter_factory import SequenceIterFactory
+    from espnet2.samplers.abs_sampler import AbsSampler
+
+    path = Path(iter_options.data_path_and_name_and_type[0][0]).parent / PLAN_NAME
+    batches = read_plan(path)
+    rank, world = 0, 1
+    if iter_options.distributed:
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    small = next((b for b in batches if len(b.utts) < world), None)
+    if small:
+        raise DataError(
+            f"{path}: a batch of {len(small.utts)} ({', '.join(small.utts)}) cannot be split over "
+            f"{world} ranks: rerun stage 6 with --min_batch_size {world}"
+        )
+    if mode == "plot_att":
+        batches = [Batch(b.task, b.samples, b.utts[:1]) for b in batches[: iter_options.num_batches]]
+
+    class PlanSampler(AbsSampler):  # type: ignore[misc]
+        """The plan's batches, this rank's share of each."""
+
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __iter__(self) -> Any:
+            return iter(self.generate(0))
+
+        def generate(self, seed: int) -> list[list[str]]:
+            """The epoch's batches in order."""
+            ordered = interleave(batches, seed) if iter_options.train else batches
+            return [list(b.utts[rank::world]) for b in ordered]
+
+    class PlanIterFactory(SequenceIterFactory):
+        """Starts each training epoch from the epoch's own random state.
+
+        ESPnet's checkpoint holds none: dropout after a resume would differ from the run that
+        was never stopped.
+        """
+
+        def build_iter(self, epoch: int, shuffle: bool | None = None) -> Any:
+            if iter_options.train:
+                seed = self.seed + epoch
+                random.seed(seed)
+                np.random.seed(seed)
+                torch.manual_seed(seed)
+            return super().build_iter(epoch, shuffle)
+
+    sampler = PlanSampler()
+    keys = {utt for batch in sampler.generate(0) for utt in batch}
+    return PlanIterFactory(
+        dataset=task.build_dataset(args, iter_options, keys),
+        batches=sampler,
+        seed=args.seed,
+        num_iters_per_epoch=iter_options.num_iters_per_epoch,
+        shuffle=False,
+        num_workers=args.num_workers,
+        collate_fn=iter_options.collate_fn,
+        pin_memory=args.ngpu > 0,
+    )

@@ -1,0 +1,145 @@
+"""Supervised-MoE decoder: ESPnet's transformer, each block's feed-forward a bank of experts.
+
+The guiding token in the prompt (the task token) picks the expert (Eq. 3, arXiv:2508.10009).
+Every way into the decoder reads the route from the prompt, so ESPnet's beam search needs no
+change and a hypothesis cannot change its expert.
+
+Shape letters: B utterances or hypotheses, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+
+from espnet_smoe.encoder import banks_of, expert_block_indices
+from espnet_smoe.experts import ExpertFeedForward
+from espnet_smoe.routing import GuideTable, Route
+from espnet_smoe.signatures import adds_options_to
+
+TASK_EXPERTS: dict[str, list[str]] = {
+    "asr": ["<asr>", "<transcribe>"],
+    "st": ["<st_*>", "<translate>"],
+}
+
+
+@adds_options_to(TransformerDecoder)
+class SMoETransformerDecoder(TransformerDecoder):
+    """``decoder: smoe_transformer``: `espnet2.asr.decoder.transformer_decoder`.
+
+    Args:
+        vocab_size: Number of tokens.
+        encoder_output_size: Model dimension.
+        experts: ``{expert: patterns of guiding tokens}``; a token's expert is the one whose
+            patterns match it.
+        default_expert: The expert of a prompt without a guiding token; None: RoutingError.
+        expert_blocks: Which blocks get experts, by index from 0; None: every block.
+        **options: Every option of the ESPnet class.
+
+    Raises:
+        RoutingError: Bad expert names or patterns.
+        ValueError: A block index out of range, or an ``input_layer`` that takes no tokens.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        *args: Any,
+        experts: Mapping[str, Sequence[str]] = TASK_EXPERTS,
+        default_expert: str | None = None,
+        expert_blocks: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        if options.get("input_layer", "embed") != "embed":
+            raise ValueError(
+                f"input_layer {options['input_layer']!r}: the route is read from tokens, so only "
+                "'embed' is accepted"
+            )
+        super().__init__(vocab_size, encoder_output_size, *args, **options)
+        self.guide_table = GuideTable(experts, default_expert=default_expert)
+        for index in expert_block_indices(expert_blocks, len(self.decoders), "decoder_conf"):
+            block = self.decoders[index]
+            block.feed_forward = ExpertFeedForward(block.feed_forward, names=self.expert_names)
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """The experts' names, sorted."""
+        return self.guide_table.names
+
+    def bind_tokens(self, token_list: Sequence[str]) -> None:
+        """Tell the decoder its tokens, once; `model: smoe` does it.
+
+        Raises:
+            RoutingError: An expert whose patterns match no token, or an ambiguous token.
+        """
+        self.guide_table.bind(token_list)
+
+    def route_of(self, ys_BT: torch.Tensor) -> tuple[str, ...]:
+        """The expert of each row of a batch of prompts (B, T), as the next call will use."""
+        return self.guide_table.route(ys_BT)
+
+    def _enter(self, ys_BT: torch.Tensor, origin: str, *, whole_prompt: bool) -> None:
+        names = self.guide_table.route(ys_BT, origin=origin, whole_prompt=whole_prompt)
+        route = Route.of(names, ys_BT.device)
+        for bank in banks_of(self):
+            bank.set_route(route)
+
+    def forward(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        ys_in_lens: torch.Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As the ESPnet class's forward.
+
+        Args:
+            hs_pad: Encoder output, float (B, frames, D).
+            hlens: Its lengths, int64 (B,).
+            ys_in_pad: Tokens with ``<sos>`` and prompt, int64 (B, T).
+            ys_in_lens: Their lengths, int64 (B,).
+
+        Raises:
+            RoutingError: A prompt has no, or no single, expert.
+        """
+        self._enter(ys_in_pad, "text", whole_prompt=True)
+        return super().forward(hs_pad, hlens, ys_in_pad, ys_in_lens, *args, **kwargs)
+
+    def forward_one_step(
+        self,
+        tgt: torch.Tensor,
+        tgt_mask: torch.Tensor,
+        memory: torch.Tensor,
+        *args: Any,
+        cache: list[torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the ESPnet class's; `score` and `batch_score` come here too.
+
+        Args:
+            tgt: Prefixes that begin with the prompt, int64 (B, T).
+            tgt_mask: Their mask.
+            memory: Encoder output, float (B, frames, D).
+            cache: ESPnet's per-block cache; None at the first step, where the prompt is checked
+                for contradictions.
+
+        Raises:
+            RoutingError: A prompt has no, or no single, expert.
+        """
+        self._enter(tgt, "the search's prompt", whole_prompt=cache is None)
+        return super().forward_one_step(tgt, tgt_mask, memory, *args, cache=cache, **kwargs)
+
+    def forward_partially_AR(self, tgt: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the ESPnet class's: prefixes int64 (B, T), one per mask and hypothesis.
+
+        Raises:
+            RoutingError: A prompt has no expert.
+        """
+        self._enter(tgt, "the search's prompt", whole_prompt=False)
+        return super().forward_partially_AR(tgt, *args, **kwargs)

@@ -1,0 +1,187 @@
+"""The S2T model: ESPnet's, with the encoder's bandwidth route and statistics per route.
+
+Shape letters: B utterances, N samples, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.s2t.espnet_model import ESPnetS2TModel
+
+from espnet_smoe.bandwidth import BANDWIDTHS, measure_batch
+from espnet_smoe.decoder import SMoETransformerDecoder
+from espnet_smoe.encoder import RoutedEncoder
+from espnet_smoe.route_stats import ObservedLoss, RouteStats
+from espnet_smoe.routing import RoutingError
+from espnet_smoe.signatures import adds_options_to
+
+ROUTE_VARIABLE = "ESPNET_SMOE_ROUTE"  # forces the encoder's expert in stock programs
+ROUTE_LOG_VARIABLE = "ESPNET_SMOE_ROUTE_LOG"  # file to which inference appends its routes
+
+
+@adds_options_to(ESPnetS2TModel)
+class SMoES2TModel(ESPnetS2TModel):
+    """``model: smoe``: `espnet2.s2t.espnet_model.ESPnetS2TModel` with routes.
+
+    The bandwidth comes from the data (``bandwidth``, one integer per utterance: a position in
+    `espnet_smoe.bandwidth.BANDWIDTHS`) when given, else it is measured from the waveform.
+    `route_override` (or the environment variable ESPNET_SMOE_ROUTE) forces one expert instead.
+    Dense encoders and decoders work too: their side has no routes.
+
+    Args:
+        trim_padding: At inference, drop a trailing run of exact zeros when the input is exactly
+            ``speech_length * fs`` samples long: the padding that ESPnet's ``Speech2Text`` adds.
+            Right for a model trained on unpadded audio; leave false for one trained padded.
+        speech_length: The preprocessor's ``speech_length``, seconds.
+        fs: The preprocessor's ``fs``, Hz.
+        **options: Every option of the ESPnet class.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        trim_padding: bool = False,
+        speech_length: float = 30.0,
+        fs: int = 16000,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.trim_padding = trim_padding
+        self.fs = fs
+        self.padded_length = int(speech_length * fs)  # samples
+        self._given_bandwidth: torch.Tensor | None = None
+        self.last_route: tuple[str, ...] | None = None
+        self.route_override: str | None = None
+        encoder_axis: Sequence[str] = ()
+        if isinstance(self.encoder, RoutedEncoder):
+            encoder_axis = self.encoder.expert_names
+            unknown = [name for name in encoder_axis if name not in BANDWIDTHS]
+            if unknown:
+                raise RoutingError(
+                    f"encoder_conf.experts: model 'smoe' routes by bandwidth and never picks "
+                    f"{', '.join(unknown)} (accepted: {', '.join(BANDWIDTHS)}); for another axis "
+                    "override SMoES2TModel.encoder_route"
+                )
+        decoder_axis: Sequence[str] = ()
+        if isinstance(self.decoder, SMoETransformerDecoder):
+            self.decoder.bind_tokens(self.token_list)
+            decoder_axis = self.decoder.expert_names
+        self.criterion_att = ObservedLoss(self.criterion_att)
+        self.route_stats = RouteStats(decoder_axis, encoder_axis)
+
+    def forward(  # type: ignore[override]
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        *args: Any,
+        bandwidth: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Loss and statistics, those per route included.
+
+        Args:
+            speech: float (B, N).
+            speech_lengths: int64 (B,), samples.
+            text: int64 (B, T), padded with -1.
+            text_lengths: int64 (B,).
+            *args: ``text_prev``, ``text_ctc`` and their lengths.
+            bandwidth: int64 (B, 1); None: measured.
+            **kwargs: As ESPnet's; ``utt_id`` names the utterances in errors.
+
+        Raises:
+            RoutingError: A tag or prompt without an expert; names the utterance.
+        """
+        self._given_bandwidth = bandwidth
+        try:
+            loss, stats, weight = super().forward(
+                speech, speech_lengths, text, text_lengths, *args, **kwargs
+            )
+        except RoutingError as error:
+            utt_ids = kwargs.get("utt_id")
+            if error.row is None or not utt_ids:
+                raise
+            raise RoutingError(f"utterance {utt_ids[error.row]}: {error}") from error
+        finally:
+            self._given_bandwidth = None
+        if self.error_calculator is not None and not self.training and self.ctc is not None:
+            # None would be dropped before ESPnet's DDP average, which matches keys by position.
+            stats["cer_ctc"] = _or_nan(stats["cer_ctc"], loss)
+        if self.decoder is not None:
+            decoder_names = None
+            if isinstance(self.decoder, SMoETransformerDecoder):
+                prefix = text.new_full((len(text), 1), self.sos)
+                decoder_names = self.decoder.route_of(torch.cat([prefix, text], dim=1))
+            scores = self.criterion_att.take()
+            stats.update(self.route_stats(scores, decoder_names, self.last_route, self.training))
+        return loss, stats, weight
+
+    def encode(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Front end and encoder, routed; ESPnet's inference calls this.
+
+        Args:
+            speech: float (B, N).
+            speech_lengths: int64 (B,), samples.
+        """
+        if self.trim_padding and not self.training and speech.shape[1] == self.padded_length:
+            speech_lengths = _without_trailing_zeros(speech, speech_lengths)
+            speech = speech[:, : int(speech_lengths.max())]
+        self.last_route = None
+        if isinstance(self.encoder, RoutedEncoder):
+            names = self.encoder_route(speech, speech_lengths, self._given_bandwidth)
+            self.last_route = self.encoder.set_route(names, origin="bandwidth")
+            log = os.environ.get(ROUTE_LOG_VARIABLE)
+            if log and not self.training:
+                with Path(log).open("a", encoding="utf-8") as file:
+                    file.writelines(f"{name}\n" for name in self.last_route)
+        return super().encode(speech, speech_lengths)
+
+    def encoder_route(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor, given: torch.Tensor | None
+    ) -> tuple[str, ...]:
+        """The encoder's expert of each utterance: override, given bandwidth, or measured.
+
+        Args:
+            speech: float (B, N).
+            speech_lengths: int64 (B,), samples.
+            given: The data's ``bandwidth``, int64 (B, 1) or (B,); or None.
+
+        Raises:
+            RoutingError: An override that is no expert, or a given value that is no bandwidth.
+        """
+        override = self.route_override or os.environ.get(ROUTE_VARIABLE)
+        if override:
+            if override not in self.encoder.expert_names:
+                raise RoutingError(
+                    f"route_override (or {ROUTE_VARIABLE}) is {override!r}; accepted: "
+                    f"{', '.join(self.encoder.expert_names)}"
+                )
+            return (override,) * len(speech)
+        if given is None:
+            return tuple(e.label for e in measure_batch(speech, speech_lengths, self.fs))
+        names = []
+        for row, value in enumerate(given.reshape(len(speech), -1)[:, 0].tolist()):
+            if not 0 <= value < len(BANDWIDTHS):
+                accepted = ", ".join(f"{i} ({name})" for i, name in enumerate(BANDWIDTHS))
+                raise RoutingError(f"bandwidth is {value}; accepted: {accepted}", row=row)
+            names.append(BANDWIDTHS[value])
+        return tuple(names)
+
+
+def _without_trailing_zeros(speech_BN: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+    """Lengths (B,) without each row's trailing exact zeros; an all-zero row keeps its length."""
+    positions = torch.arange(1, speech_BN.shape[1] + 1, device=speech_BN.device)
+    last_B = torch.where(speech_BN != 0, positions, 0).amax(dim=1).to(lengths_B)
+    return torch.where(last_B == 0, lengths_B, torch.minimum(last_B, lengths_B))
+
+
+def _or_nan(value: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(like.detach(), float("nan")) if value is None else value

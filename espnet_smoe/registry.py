@@ -1,0 +1,66 @@
+"""Makes ESPnet's S2T task know the names of this package.
+
+The only file that touches ESPnet's task classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from espnet_smoe.batching import build_plan_iter_factory
+from espnet_smoe.decoder import SMoETransformerDecoder
+from espnet_smoe.encoder import (
+    SMoEConformerEncoder,
+    SMoEEBranchformerEncoder,
+    SMoETransformerEncoder,
+)
+from espnet_smoe.model import SMoES2TModel
+from espnet_smoe.preprocessor import SMoEPreprocessor
+
+if TYPE_CHECKING:
+    from espnet2.tasks.abs_task import IteratorOptions
+
+ENCODERS = {
+    "smoe_conformer": SMoEConformerEncoder,
+    "smoe_transformer": SMoETransformerEncoder,
+    "smoe_e_branchformer": SMoEEBranchformerEncoder,
+}
+DECODERS = {"smoe_transformer": SMoETransformerDecoder}
+MODELS = {"smoe": SMoES2TModel}
+PREPROCESSORS = {"smoe": SMoEPreprocessor}
+DATA_NAMES = ("bandwidth",)
+
+
+def register() -> None:
+    """Add the classes, the data name and ``iterator_type: task`` to `S2TTask`; idempotent."""
+    # Here, not above: the import itself calls this function through the package's hook.
+    from espnet2.tasks import s2t
+
+    for choices, classes in (
+        (s2t.encoder_choices, ENCODERS),
+        (s2t.decoder_choices, DECODERS),
+        (s2t.model_choices, MODELS),
+        (s2t.preprocessor_choices, PREPROCESSORS),
+    ):
+        choices.classes.update(classes)
+    task: Any = s2t.S2TTask
+    if getattr(task, "knows_smoe", False):
+        return
+    stock_names = task.optional_data_names.__func__
+
+    def optional_data_names(
+        cls: Any, train: bool = True, inference: bool = False
+    ) -> tuple[str, ...]:
+        """ESPnet's optional data names and ours."""
+        return (*stock_names(cls, train, inference), *DATA_NAMES)
+
+    def build_task_iter_factory(
+        cls: Any, args: argparse.Namespace, iter_options: IteratorOptions, mode: str
+    ) -> Any:
+        """``iterator_type: task``: follow the batch plan beside the data."""
+        return build_plan_iter_factory(cls, args, iter_options, mode)
+
+    task.optional_data_names = classmethod(optional_data_names)
+    task.build_task_iter_factory = classmethod(build_task_iter_factory)
+    task.knows_smoe = True

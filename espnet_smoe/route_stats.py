@@ -1,0 +1,133 @@
+"""Loss, accuracy and number of utterances per route, logged during training.
+
+Shape letters: B utterances, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed
+from torch import nn
+
+LOSS, CORRECT, TOKENS, UTTERANCES = range(4)  # columns of a score table
+
+
+class ObservedLoss(nn.Module):
+    """An attention loss that also remembers each utterance's share of it.
+
+    ESPnet's model hands its criterion the decoder's output and then drops it; wrapping the
+    criterion gives figures per utterance without a second pass through the decoder.
+
+    Args:
+        criterion: ESPnet's ``LabelSmoothingLoss``.
+    """
+
+    def __init__(self, criterion: nn.Module) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self._scores_B4: torch.Tensor | None = None
+
+    def forward(self, x_BTV: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
+        """The criterion's loss; keeps the scores for `take`."""
+        with torch.no_grad():
+            self._scores_B4 = self._score(x_BTV.detach(), target_BT)
+        return self.criterion(x_BTV, target_BT)
+
+    def take(self) -> torch.Tensor:
+        """The last batch's scores (B, 4): loss, correct tokens, tokens, 1; forgets them."""
+        scores = self._scores_B4
+        if scores is None:
+            raise RuntimeError("take() comes after a forward pass, once")
+        self._scores_B4 = None
+        return scores
+
+    def _score(self, x_BTV: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
+        """Label-smoothed KL divergence per utterance, without a (B, T, V) temporary.
+
+        With confidence c on the target and s/(V-1) on every other token, the divergence is the
+        constant sum(p log p) minus sum(p log q), and log q is x minus its log-sum-exp.
+        """
+        c, s = self.criterion.confidence, self.criterion.smoothing
+        rest = s / (self.criterion.size - 1)
+        valid_BT = target_BT != self.criterion.padding_idx
+        target = target_BT.masked_fill(~valid_BT, 0).unsqueeze(-1)
+        norm_BT = torch.logsumexp(x_BTV, dim=-1).float()
+        hit_BT = x_BTV.gather(-1, target).squeeze(-1).float() - norm_BT
+        all_BT = x_BTV.sum(dim=-1, dtype=torch.float32) - self.criterion.size * norm_BT
+        constant = sum(p * torch.log(torch.tensor(p)).item() for p in [c] if p > 0)
+        if rest > 0:
+            constant += s * torch.log(torch.tensor(rest)).item()
+        loss_BT = constant - c * hit_BT - rest * (all_BT - hit_BT)
+        correct_BT = (x_BTV.argmax(dim=-1) == target_BT) & valid_BT
+        tokens_B = valid_BT.sum(dim=1).float()
+        return torch.stack(
+            [
+                loss_BT.masked_fill(~valid_BT, 0.0).sum(dim=1),
+                correct_BT.sum(dim=1).float(),
+                tokens_B,
+                torch.ones_like(tokens_B),
+            ],
+            dim=1,
+        )
+
+
+class RouteStats:
+    """Turns scores per utterance into ``loss_att_<route>``, ``acc_<route>`` and ``n_<route>``.
+
+    A route is ``<decoder expert>_<encoder expert>``, such as ``asr_nb``; a dense side has no part
+    in the name. The keys and their order are the same at every step and on every rank: ESPnet's
+    DDP average matches them by position. An absent route is NaN, which its averages ignore, and
+    its ``n`` is 0.
+
+    Args:
+        decoder_axis: The decoder's expert names; empty: dense.
+        encoder_axis: The encoder's.
+    """
+
+    def __init__(self, decoder_axis: Sequence[str], encoder_axis: Sequence[str]) -> None:
+        self.routes = [
+            tuple(name for name in (d, e) if name)
+            for d in list(decoder_axis) or [""]
+            for e in list(encoder_axis) or [""]
+        ]
+
+    def __call__(
+        self,
+        scores_B4: torch.Tensor,
+        decoder_names: Sequence[str] | None,
+        encoder_names: Sequence[str] | None,
+        training: bool,
+    ) -> dict[str, torch.Tensor]:
+        """Figures per route of one batch; none for a model without routes.
+
+        Args:
+            scores_B4: As `ObservedLoss.take` gives them.
+            decoder_names: The decoder's expert of each utterance; None: dense.
+            encoder_names: The encoder's; None: dense.
+            training: Under distributed training the figures are those of the whole step, all
+                ranks together. (Not outside training, where ESPnet runs some batches on rank 0
+                alone: there each rank has its own figures.)
+
+        Returns:
+            Tensors of shape (1,), in a fixed order.
+        """
+        if self.routes == [()]:
+            return {}
+        sides = [names for names in (decoder_names, encoder_names) if names is not None]
+        row_routes = list(zip(*sides, strict=True))
+        index = {route: i for i, route in enumerate(self.routes)}
+        which_B = torch.tensor([index[r] for r in row_routes], device=scores_B4.device)
+        sums = scores_B4.new_zeros(len(self.routes), scores_B4.shape[1])
+        sums.index_add_(0, which_B, scores_B4)
+        if training and torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        stats: dict[str, torch.Tensor] = {}
+        for route, row in zip(self.routes, sums, strict=True):
+            name = "_".join(route)
+            # 0 / 0 is NaN: an absent route
+            stats[f"loss_att_{name}"] = (row[LOSS] / row[UTTERANCES])[None]
+            stats[f"acc_{name}"] = (row[CORRECT] / row[TOKENS])[None]
+            stats[f"n_{name}"] = row[UTTERANCES][None]
+        return stats

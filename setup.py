@@ -1,0 +1,58 @@
+"""Package metadata of espnet-smoe."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "espnet_smoe/__init__.py").read_text())
+
+setup(
+    name="espnet-smoe",
+    version=version.group(1),
+    description="Supervised Mixture of Experts for multi-task speech-to-text in ESPnet",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["espnet_smoe", "espnet_smoe.*"]),
+    package_data={"espnet_smoe": ["py.typed"]},
+    install_requires=[
+        "espnet==202511",
+        "torch>=2.9",
+        "torchaudio>=2.9",  # ESPnet imports it and does not declare it
+        "numpy",
+        "pyyaml",
+        "sentencepiece",
+        "kaldiio",
+        "soundfile",
+        "soxr",  # resampling
+        "jiwer",  # WER, CER
+        "sacrebleu",  # BLEU, chrF
+        "wrapt>=1.14",  # the post-import hook
+        "rich",  # tables in the terminal
+        "tqdm",  # progress
+        "matplotlib",  # training curves, score matrix
+    ],
+    extras_require={
+        "mini": ["espeakng-loader"],  # speaks the built-in corpus; bundles libespeak-ng
+        "test": [
+            "espeakng-loader",
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
+    },
+    entry_points={"console_scripts": ["espnet-smoe=espnet_smoe.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
