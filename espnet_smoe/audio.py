@@ -10,9 +10,14 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -24,7 +29,13 @@ TELEPHONE_BAND_HZ = (300.0, 3400.0)  # the pass band that ITU-T G.712 gives a vo
 TELEPHONE_TRANSITION_HZ = 100.0  # width of each of the filter's slopes
 TELEPHONE_STOP_DB = 60.0  # attenuation outside; G.711 itself has about 38 dB of SNR
 TELEPHONE_CODECS = {"ulaw": "ULAW", "alaw": "ALAW"}  # name: libsndfile's subtype
+ERRORS_SHOWN = 10  # unusable files listed in one message before "and N more"
+PARENT_POLL_SECONDS = 0.1  # how often a worker process looks whether its parent lives
 ARK_ENTRY = re.compile(r"\.ark:\d+$")  # a wav.scp value that points into a Kaldi archive
+
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 class AudioError(ValueError):
@@ -74,7 +85,7 @@ def _read_ark(path: str | Path, utt: str | None) -> tuple[np.ndarray, int]:
         first, second = kaldiio.load_mat(str(path))
     except Exception as error:  # kaldiio passes on whatever its decoder raises
         raise _unreadable(path, utt, error) from error
-    samples, rate = (second, first) if np.isscalar(first) else (first, second)
+    samples, rate = (second, first) if isinstance(first, int) else (first, second)
     if np.issubdtype(samples.dtype, np.integer):
         samples = samples / np.float32(-float(np.iinfo(samples.dtype).min))
     return np.asarray(samples, dtype=np.float32), int(rate)
@@ -99,9 +110,7 @@ def read_header(path: str | Path, *, utt: str | None = None) -> AudioHeader:
             info = soundfile.info(str(path))
         except (soundfile.SoundFileError, OSError) as error:
             raise _unreadable(path, utt, error) from error
-        header = AudioHeader(
-            info.samplerate, info.channels, info.frames, info.format, info.subtype
-        )
+        header = AudioHeader(info.samplerate, info.channels, info.frames, info.format, info.subtype)
     if header.frames <= 0:
         raise AudioError(f"{_where(path, utt)} holds no samples")
     return header
@@ -186,7 +195,7 @@ def _telephone_filter() -> np.ndarray:
     n = np.arange(-half, half + 1)
     low, high = (2 * edge / NB_RATE for edge in TELEPHONE_BAND_HZ)
     ideal = high * np.sinc(high * n) - low * np.sinc(low * n)
-    return ideal * np.kaiser(len(n), 0.1102 * (TELEPHONE_STOP_DB - 8.7))
+    return np.asarray(ideal * np.kaiser(len(n), 0.1102 * (TELEPHONE_STOP_DB - 8.7)))
 
 
 def telephone(x: np.ndarray, rate: int, *, codec: str = "ulaw") -> np.ndarray:
@@ -223,7 +232,7 @@ def telephone(x: np.ndarray, rate: int, *, codec: str = "ulaw") -> np.ndarray:
     coded, _ = soundfile.read(
         memory, dtype="float32", format="RAW", subtype=subtype, samplerate=NB_RATE, channels=1
     )
-    return coded
+    return np.asarray(coded)
 
 
 def to_int16(x: np.ndarray) -> np.ndarray:
@@ -253,14 +262,80 @@ def write_audio(path: str | Path, x: np.ndarray, rate: int, *, subtype: str = "P
         raise AudioError(f"audio for {str(path)!r} holds NaN or infinite samples")
     container = path.suffix[1:].upper()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    part = path.with_name(path.name + ".partial")
     samples = to_int16(x) if subtype == "PCM_16" else x.clip(-1, 1)
     try:
-        soundfile.write(str(partial), samples, rate, format=container, subtype=subtype)
+        soundfile.write(str(part), samples, rate, format=container, subtype=subtype)
     except (soundfile.SoundFileError, ValueError) as error:
-        partial.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise AudioError(
             f"cannot write {str(path)!r} as {container or 'no suffix'}/{subtype} at {rate} Hz "
             f"({error}); accepted are libsndfile's containers and codings"
         ) from error
-    os.replace(partial, path)
+    os.replace(part, path)
+
+
+def _attempt(work: Callable[[str, Job], Result], item: tuple[str, Job]) -> Result | AudioError:
+    try:
+        return work(*item)
+    except AudioError as error:
+        return error
+
+
+def _die_with(parent: int) -> None:
+    """Worker start-up: end when the parent was killed, so that no orphan writes into a rerun."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def each_file(
+    work: Callable[[str, Job], Result], jobs: Mapping[str, Job], *, nj: int, label: str
+) -> Iterator[tuple[str, Result]]:
+    """Do something with the audio of every utterance, in ``nj`` processes, with a progress bar.
+
+    A bad file does not hide the next one: the rest is worked through, then all are reported.
+
+    Args:
+        work: A picklable function of (utterance id, job), such as a module's own.
+        jobs: ``{utterance id: job}``.
+        nj: Number of processes; 1 works in this one.
+        label: Text beside the progress bar.
+
+    Yields:
+        (utterance id, result) in the order of ``jobs``.
+
+    Raises:
+        AudioError: Names every utterance and file that cannot be used (the first 10, and how
+            many more).
+    """
+    from tqdm import tqdm
+
+    if nj < 1:
+        raise AudioError(f"nj {nj} is impossible; accepted is the number of processes, 1 or more")
+    errors: list[AudioError] = []
+    attempt = partial(_attempt, work)
+    with tqdm(total=len(jobs), desc=label, unit="utt", mininterval=1.0) as bar:
+
+        def sift(results: Iterator[Result | AudioError]) -> Iterator[tuple[str, Result]]:
+            for utt, result in zip(jobs, results, strict=True):
+                bar.update()
+                if isinstance(result, AudioError):
+                    errors.append(result)
+                else:
+                    yield utt, result
+
+        if nj == 1:
+            yield from sift(map(attempt, jobs.items()))
+        else:
+            with ProcessPoolExecutor(nj, initializer=_die_with, initargs=(os.getpid(),)) as pool:
+                yield from sift(pool.map(attempt, jobs.items(), chunksize=16))
+    if errors:
+        lines = "".join(f"\n  {error}" for error in errors[:ERRORS_SHOWN])
+        rest = len(errors) - ERRORS_SHOWN
+        more = f"\n  ... and {rest} more" if rest > 0 else ""
+        raise AudioError(f"{len(errors)} of {len(jobs)} audio files cannot be used:{lines}{more}")

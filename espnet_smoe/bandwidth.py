@@ -7,9 +7,11 @@ room) stays where it is. A band holds speech when its strongest active frames ri
 own floor, above the rounding noise of 16-bit samples, and above a small share of the speech's
 level. The highest such band gives the edge; an edge beyond 4.4 kHz means wideband.
 
-Known limits: a recording whose resampler left strong images above 4 kHz (linear
-interpolation) looks wideband, and speech without any modulation above its noise looks
-narrowband. Both are then only as good as their confidence says.
+Known limits: under a second of wideband speech without a fricative may look narrowband;
+narrowband speech that was clipped after upsampling, or upsampled by linear interpolation, may
+look wideband (its images are recognised in most cases). Speech that nowhere rises above steady
+noise beyond 4 kHz counts as narrowband. The confidence is a monotone function of the margin,
+not a calibrated probability.
 
 Shapes: N samples, T frames, F frequency bins, K bands, B utterances.
 """

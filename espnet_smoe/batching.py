@@ -56,7 +56,8 @@ def plan_batches(
     Args:
         lengths: Samples of audio per example.
         tasks: Task per example.
-        batch_bins: Largest padded audio of a batch, samples (ESPnet's ``batch_bins``).
+        batch_bins: Largest padded audio of a batch, samples (ESPnet's ``batch_bins``). A task's
+            last batch may exceed it when it could not be split over the ranks otherwise.
         min_batch_size: Smallest batch: the number of DDP ranks, over which a batch is split.
         mixed: Let batches mix tasks.
 
@@ -90,8 +91,13 @@ def plan_batches(
             if chunks[-1] and (len(chunks[-1]) + 1) * lengths[utt] > batch_bins:
                 chunks.append([])
             chunks[-1].append(utt)
-        while len(chunks) > 1 and len(chunks[-1]) < min_batch_size:
-            chunks[-1].insert(0, chunks[-2].pop())
+        if len(chunks) > 1 and len(chunks[-1]) < len(chunks[-2]):
+            # The rest would be a small batch; BatchNorm wants none. Halve the last two instead.
+            last_two = chunks[-2] + chunks[-1]
+            room = batch_bins // lengths[last_two[-1]]
+            first = len(last_two) - min((len(last_two) + 1) // 2, room)
+            small = first < min_batch_size  # then one batch, a little over batch_bins
+            chunks[-2:] = [last_two] if small else [last_two[:first], last_two[first:]]
         batches += [
             Batch(task, len(chunk) * max(lengths[u] for u in chunk), tuple(chunk))
             for chunk in chunks

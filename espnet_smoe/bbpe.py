@@ -104,10 +104,8 @@ def repair(text: str) -> str:
     really means cannot be told from a stray letter here: ``decode``, which reads the tokens, can.
     """
     text = STRAY.sub(lambda match: _from_letters(match[0]), text)
-    for _ in range(2):  # composing (NFC) comes last, and must not bring a code point back
-        text = "".join(c for c in text if unicodedata.category(c) not in ("Cn", "Cs"))
-        text = unicodedata.normalize("NFC", text)
-    return " ".join(_fold(text).split())
+    text = "".join(char for char in text if unicodedata.category(char) not in ("Cn", "Cs"))
+    return _fold(unicodedata.normalize("NFC", text))
 
 
 def decode(tokens: Iterable[str], *, special: Collection[str] = ()) -> str:
@@ -122,7 +120,8 @@ def decode(tokens: Iterable[str], *, special: Collection[str] = ()) -> str:
     """
     letters = "".join(token for token in tokens if token not in special)
     text = _from_letters(letters.replace(WORD_START, " "))
-    return repair(_spell_braille(text))
+    # A Braille pattern of the text itself is spelled out again, so that repair keeps it.
+    return repair(STRAY.sub(lambda match: _to_letters(match[0]), text))
 
 
 def _fold(text: str) -> str:
@@ -135,14 +134,12 @@ def _is_space(char: str) -> bool:
 
 
 def _from_letters(letters: str) -> str:
-    """Byte letters (and ASCII) as text; broken sequences are dropped."""
-    values = (ord(c) - LETTERS if STRAY.match(c) else ord(c) for c in letters)
-    return bytes(value for value in values if 0 <= value <= 0xFF).decode("utf-8", "ignore")
-
-
-def _spell_braille(text: str) -> str:
-    """Spell real Braille patterns with their three letters, so that ``repair`` keeps them."""
-    return STRAY.sub(lambda match: _to_letters(match[0]), text)
+    """Byte letters (and ordinary characters) as text; broken sequences are dropped."""
+    parts = (
+        bytes([ord(char) - LETTERS]) if STRAY.match(char) else char.encode("utf-8", "ignore")
+        for char in letters
+    )
+    return b"".join(parts).decode("utf-8", "ignore")
 
 
 def _to_letters(text: str) -> str:
@@ -326,7 +323,7 @@ def _train_sentencepiece(
         rules[1].write_text(to_char, encoding="ascii")
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter([*lines, seam.join(alone)]),
+                sentence_iterator=iter([*lines, seam + seam.join(alone)]),
                 model_writer=buffer,
                 model_type=model_type,
                 vocab_size=own_pieces,

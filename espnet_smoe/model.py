@@ -110,9 +110,10 @@ class SMoES2TModel(ESPnetS2TModel):
             raise RoutingError(f"utterance {utt_ids[error.row]}: {error}") from error
         finally:
             self._given_bandwidth = None
-        if self.error_calculator is not None and not self.training and self.ctc is not None:
+        if self.error_calculator is not None and not self.training:
             # None would be dropped before ESPnet's DDP average, which matches keys by position.
-            stats["cer_ctc"] = _or_nan(stats["cer_ctc"], loss)
+            for key in [k for k in stats if k.startswith(("cer_ctc", "cer_interctc"))]:
+                stats[key] = _or_nan(stats[key], loss)
         if self.decoder is not None:
             decoder_names = None
             if isinstance(self.decoder, SMoETransformerDecoder):
@@ -128,15 +129,17 @@ class SMoES2TModel(ESPnetS2TModel):
         """Front end and encoder, routed; ESPnet's inference calls this.
 
         Args:
-            speech: float (B, N).
+            speech: float (B, N), or (B, N, channels): ESPnet's own preprocessor gives (B, N, 1).
             speech_lengths: int64 (B,), samples.
         """
+        speech_BN = speech[..., 0] if speech.dim() == 3 else speech
         if self.trim_padding and not self.training and speech.shape[1] == self.padded_length:
-            speech_lengths = _without_trailing_zeros(speech, speech_lengths)
-            speech = speech[:, : int(speech_lengths.max())]
+            speech_lengths = _without_trailing_zeros(speech_BN, speech_lengths)
+            longest = int(speech_lengths.max())
+            speech, speech_BN = speech[:, :longest], speech_BN[:, :longest]
         self.last_route = None
         if isinstance(self.encoder, RoutedEncoder):
-            names = self.encoder_route(speech, speech_lengths, self._given_bandwidth)
+            names = self.encoder_route(speech_BN, speech_lengths, self._given_bandwidth)
             self.last_route = self.encoder.set_route(names, origin="bandwidth")
             log = os.environ.get(ROUTE_LOG_VARIABLE)
             if log and not self.training:

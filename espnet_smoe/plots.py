@@ -82,10 +82,10 @@ def read_training_logs(expdir: str | Path) -> Curves:
 def routes_of(curves: Curves, kind: str) -> dict[str, str]:
     """``{route: key}`` of a kind of curve, e.g. ``{"asr_nb": "acc_asr_nb"}`` for ``acc``.
 
-    A model without routes logs the kind alone; its only route is called ``all``.
+    A model without routes logs the kind alone; its only curve is called ``all``.
     """
     keys = sorted({key for split in ("train", "valid") for key in curves.get(split, {})})
-    pattern = re.compile(rf"{kind}_(.+_[^_]+)")
+    pattern = re.compile(rf"{kind}_(.+)")
     routes = {match[1]: key for key in keys if (match := pattern.fullmatch(key))}
     return routes or ({"all": kind} if kind in keys else {})
 

@@ -9,6 +9,8 @@ from espnet2.train.preprocessor import S2TPreprocessor
 
 from espnet_smoe.signatures import adds_options_to
 
+INSERTED_AT = 2  # where ESPnet puts its <notimestamps>, however long the prompt is
+
 
 @adds_options_to(S2TPreprocessor)
 class SMoEPreprocessor(S2TPreprocessor):
@@ -64,8 +66,10 @@ class SMoEPreprocessor(S2TPreprocessor):
         data = super()._text_process(data, time_shift)
         tokens = data.get(self.text_name)
         if isinstance(tokens, np.ndarray):
-            repeated = np.flatnonzero(tokens == self.notime)[1:]
-            data[self.text_name] = np.delete(tokens, repeated)
+            marks = np.flatnonzero(tokens == self.notime)
+            own = marks[marks != INSERTED_AT]
+            if len(marks) > 1:
+                data[self.text_name] = np.delete(tokens, marks[marks != own[0]])
         return data
 
     def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -142,8 +142,8 @@ class GuideTable:
     Args:
         experts: ``{expert: patterns}``; a pattern is a special token or a shell pattern over
             special tokens, such as ``<st_*>``. The order of the mapping carries no meaning.
-        default_expert: The expert of a prompt without a guiding token; None: such a prompt is
-            an error.
+        default_expert: The expert of a prompt without a guiding token, if it has an end
+            (``<notimestamps>``, a timestamp or an ordinary token); None: such a prompt is an error.
         option: The user's option that the table comes from, for the messages.
     """
 
@@ -240,7 +240,8 @@ class GuideTable:
 
         Raises:
             RoutingError: `bind` was not called, or a prompt without ``<sos>``, without a guiding
-                token, or with guiding tokens of two experts.
+                token (and without an end, where `default_expert` would serve it), or with guiding
+                tokens of two experts.
         """
         if not self._bound:
             raise RoutingError(
@@ -255,9 +256,10 @@ class GuideTable:
     def _route_row(self, row: int, ids: list[int], origin: str, whole_prompt: bool) -> str:
         if self._sos not in ids:
             raise RoutingError(f"row {row} of {origin} holds no {SOS}", row=row)
-        expert, guide, prompt = None, -1, []
+        expert, guide, prompt, ended = None, -1, [], False
         for position, token_id in enumerate(ids[ids.index(self._sos) + 1 :], 1):
             if token_id not in self._special_ids or token_id in self._end_ids:
+                ended = True
                 break
             prompt.append(self._tokens[token_id])
             claim = self._expert_of.get(token_id)
@@ -273,7 +275,14 @@ class GuideTable:
             expert, guide = claim, token_id
             if not whole_prompt:
                 break
-        if expert is None:
+        if expert is None and self.default_expert is not None:
+            if not ended:  # the search could append a guiding token, and so change the expert
+                raise RoutingError(
+                    f"prompt {''.join(prompt) or '(empty)'} has no guiding token and no end: "
+                    f"default_expert serves prompts that end, with {PROMPT_END} say; it is row "
+                    f"{row} of {origin}",
+                    row=row,
+                )
             expert = self.default_expert
         if expert is None:
             known = ", ".join(p for patterns in self.patterns.values() for p in patterns)

@@ -22,12 +22,12 @@ import csv
 import hashlib
 import re
 import sys
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espnet_smoe.bbpe import normalize_text
 from espnet_smoe.datadir import DataError, publish_dir, write_table
 from espnet_smoe.scoring import normalise
 
@@ -122,11 +122,6 @@ def clean_text(text: str, text_case: str, utt: str, path: Path) -> str:
     Tone marks, the elision apostrophe (``s' éléngé``, ``l'ami``) and hyphens inside words
     stay: they are spelling.
     """
-    from espnet_smoe.bbpe import normalize_text
-
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
-    if not text:
-        return ""
     return normalise(normalize_text(text, utt=utt, path=path), text_case)
 
 
@@ -268,5 +263,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except DataError as error:
+    except ValueError as error:  # DataError, BbpeError
         sys.exit(f"prepare_mboshi_fr.py: {error}")

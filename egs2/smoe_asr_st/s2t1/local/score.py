@@ -9,6 +9,7 @@ Writes  <decode_dir>/{results.json,RESULTS.md,worst.md,score_matrix.png,training
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import shlex
@@ -27,7 +28,8 @@ from espnet_smoe.datadir import SHOWN, DataError, read_table, require_same_keys,
 BANDWIDTHS = ("wb", "nb")
 NOT_A_TASK = ("prev", "ctc")  # text.prev and text.ctc are inputs of training
 N_WORST = 5
-TITLES = {"wer": "WER %", "cer": "CER %", "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy %"}
+WIDE = 116  # terminal columns that the score table needs on one line a row
+TITLES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -216,19 +218,23 @@ def score_test_set(name: str, args: Any, notes: list[str]) -> list[Cell]:
 
 def table_rows(cells: list[Cell]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the score table, for the terminal and for RESULTS.md."""
-    metrics = [m for m in scoring.METRICS if any(s.metric == m for c in cells for s in c.scores)]
-    header = ["test set", "task", "band", *(TITLES[m] for m in metrics)]
+    by_task = list(dict.fromkeys(scoring.metrics_for(cell.name[1]) for cell in cells))
+    columns = list(itertools.zip_longest(*by_task))  # (wer, bleu), (cer, chrf)
+    header = [" / ".join(TITLES[m] for m in column if m) for column in columns]
     rows = []
     for cell in cells:
-        by_metric = {s.metric: s for s in cell.scores}
-        figures = []
-        for metric in metrics:
-            s = by_metric.get(metric)
-            figures.append(f"{s.value:.2f} [{s.ci95[0]:.2f}, {s.ci95[1]:.2f}]" if s else "-")
-        first = cell.scores[0]
+        figures = [figure(score) for score in cell.scores] + ["-"] * len(columns)
+        counts = [str(cell.scores[0].n_utts), str(cell.scores[0].n_ref_words)]
         mismatches = "-" if cell.mismatches is None else str(cell.mismatches)
-        rows.append([*cell.name, *figures, str(first.n_utts), str(first.n_ref_words), mismatches])
-    return [*header, "utts", "ref words", "route mismatches"], rows
+        rows.append([*cell.name, *figures[: len(columns)], *counts, mismatches])
+    return ["test set", "task", "band", *header, "utts", "words", "route mismatches"], rows
+
+
+def figure(score: scoring.Score) -> str:
+    """E.g. ``WER 3.10 % [2.50, 3.80]``."""
+    unit = "" if score.metric in ("bleu", "chrf") else " %"
+    low, high = score.ci95
+    return f"{TITLES[score.metric]} {score.value:.2f}{unit} [{low:.2f}, {high:.2f}]"
 
 
 def definitions(cells: list[Cell], args: Any) -> list[str]:
@@ -245,21 +251,23 @@ def definitions(cells: list[Cell], args: Any) -> list[str]:
 
 
 def print_table(cells: list[Cell], args: Any, notes: list[str]) -> None:
-    """Print the score table in the terminal."""
+    """Print the score table; a narrow terminal gets the intervals on lines of their own."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:  # a log file has no width to respect
+        console = Console(width=160)
+    narrow = console.width < WIDE
     header, rows = table_rows(cells)
-    table = Table(title=f"Scores of {args.decode_dir}")
-    for column, name in enumerate(header):
-        table.add_column(name, justify="left" if column < 3 else "right", no_wrap=True)
+    table = Table(title=f"Scores of {args.decode_dir}", box=box.SIMPLE_HEAD, collapse_padding=True)
+    for name in header:
+        table.add_column(name, justify="right" if name in header[-3:] else "left")
     for previous, row in zip([rows[0], *rows], rows, strict=False):
         if previous[:2] != row[:2]:
             table.add_section()
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:  # a log file has no width to respect
-        console = Console(width=200)
+        table.add_row(*(text.replace(" [", "\n[") if narrow else text for text in row))
     console.print(table)
     for line in [*definitions(cells, args), *notes]:
         console.print(line, markup=False, highlight=False)
@@ -275,7 +283,7 @@ def results_markdown(cells: list[Cell], args: Any, notes: list[str]) -> str:
     lines += ["", "![scores](score_matrix.png)"]
     if (args.decode_dir / "training_curves.png").is_file():
         lines += ["", "![training curves](training_curves.png)"]
-    return "\n".join([*lines, "", "The worst utterances of each row: [worst.md](worst.md)", ""])
+    return "\n".join([*lines, "", "The worst utterances: [worst.md](worst.md)", ""])
 
 
 def worst_utterances(cell: Cell, normalisation: str) -> list[str]:
@@ -304,9 +312,9 @@ def worst_utterances(cell: Cell, normalisation: str) -> list[str]:
 
 
 def worst_markdown(cells: list[Cell], normalisation: str) -> str:
-    """worst.md: for each row of the table, its worst utterances."""
+    """worst.md: the worst utterances of each test set, task and bandwidth."""
     lines = ["# Worst utterances", ""]
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.name[2] in BANDWIDTHS):
         lines += [f"## {' / '.join(cell.name)}", "", *worst_utterances(cell, normalisation)]
     return "\n".join(lines)
 

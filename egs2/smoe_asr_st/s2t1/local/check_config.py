@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Stage 8: build the model from the YAML and run one forward and backward on real examples."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import torch
+
+import espnet_smoe  # noqa: F401  (makes ESPnet know the names)
+from espnet_smoe.audio import read_audio
+from espnet_smoe.datadir import DataError, read_table
+from espnet_smoe.encoder import banks_of
+
+PER_ROUTE = 2  # examples of each task and bandwidth
+
+
+def pick_examples(directory: Path) -> list[str]:
+    """The shortest examples of each task and bandwidth."""
+    tasks, bandwidths = read_table(directory / "utt2task"), read_table(directory / "utt2bw")
+    samples = read_table(directory / "utt2num_samples")
+    groups: dict[tuple[str, str], list[str]] = {}
+    for utt in sorted(tasks, key=lambda u: (int(samples[u]), u)):
+        groups.setdefault((tasks[utt], bandwidths[utt]), []).append(utt)
+    return [utt for group in groups.values() for utt in group[:PER_ROUTE]]
+
+
+def check_lengths(args: argparse.Namespace, directory: Path) -> None:
+    """Check the options that speak of lengths against each other and the data."""
+    model_conf, conf = args.model_conf, args.preprocessor_conf
+    fs = conf.get("fs", 16000)
+    limit = conf.get("speech_length", 30)
+    if args.model == "smoe" and model_conf.get("trim_padding"):
+        pair = (model_conf.get("speech_length", 30.0), model_conf.get("fs", 16000))
+        if pair != (limit, fs):
+            raise DataError(
+                f"model_conf has speech_length {pair[0]} and fs {pair[1]}, preprocessor_conf "
+                f"{limit} and {fs}: trim_padding needs them equal"
+            )
+    for utt, samples in read_table(directory / "utt2num_samples").items():
+        if int(samples) > limit * fs:
+            raise DataError(
+                f"utterance {utt}: {int(samples) / fs:.2f} s is longer than "
+                f"preprocessor_conf.speech_length ({limit} s); drop it in stage 4 (--max_seconds)"
+            )
+
+
+def main() -> int:
+    from espnet2.tasks.s2t import S2TTask
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=Path, required=True, help="training set of stage 4")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
+    own = parser.parse_args()
+    options = own.options[1:] if own.options[:1] == ["--"] else own.options
+    args = S2TTask.get_parser().parse_args([*options, "--output_dir", "unused"])
+    try:
+        check_lengths(args, own.examples)
+        args.normalize, args.normalize_conf = None, {}  # its statistics come in stage 10
+        model = S2TTask.build_model(args)
+        preprocess = S2TTask.build_preprocess_fn(args, True)
+        collate = S2TTask.build_collate_fn(args, True)
+        utts = pick_examples(own.examples)
+        tables = {
+            key: read_table(own.examples / name)
+            for key, name in (("text", "text"), ("text_prev", "text.prev"), ("text_ctc", "text.ctc"))
+        }
+        audio = read_table(own.examples / "wav.scp")
+        bandwidth = read_table(own.examples / "bandwidth")
+        examples = []
+        for utt in utts:
+            speech = load_audio(audio[utt], utt)
+            data = {"speech": speech, **{key: table[utt] for key, table in tables.items()}}
+            data = preprocess(utt, data)
+            data["bandwidth"] = torch.tensor([int(bandwidth[utt])]).numpy()
+            examples.append((utt, data))
+        utts, batch = collate(examples)
+        model.train()
+        loss, stats, _ = model(**batch, utt_id=utts)
+        loss.sum().backward()
+        if not torch.isfinite(loss).all():
+            raise DataError(f"the loss is {loss.item()} on {', '.join(utts)}")
+        idle = sorted(
+            {
+                name
+                for bank in banks_of(model)
+                for name, expert in bank.experts.items()
+                if all(p.grad is None for p in expert.parameters())
+            }
+        )
+        if idle:
+            raise DataError(f"no example of the training set reaches expert(s) {', '.join(idle)}")
+    except ValueError as error:
+        print(f"check_config.py: {error}", file=sys.stderr)
+        return 1
+    figures = ", ".join(f"{k} {v.item():.2f}" for k, v in stats.items() if k.startswith("loss"))
+    print(f"check_config.py: forward and backward on {len(utts)} examples: {figures}")
+    return 0
+
+
+def load_audio(location: str, utt: str) -> np.ndarray:
+    """Read one line of wav.scp: a sound file, or kaldiio's ``file.ark:offset``."""
+    if ".ark:" in location:
+        rate_and_samples = kaldiio.load_mat(location)
+        return next(x for x in rate_and_samples if isinstance(x, np.ndarray)).astype("float32")
+    return read_audio(location, utt=utt)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Stage 10: ESPnet's own statistics, collected by several processes and summed up by ESPnet."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs import Job, JobError, run_jobs
+
+from espnet_smoe.datadir import publish_dir, read_table
+
+
+def split(keys: list[str], parts: int) -> list[list[str]]:
+    """Cut a list into at most `parts` stretches of about equal length."""
+    parts = max(1, min(parts, len(keys)))
+    return [keys[len(keys) * i // parts : len(keys) * (i + 1) // parts] for i in range(parts)]
+
+
+def count_lines(paths: list[Path]) -> int:
+    """Lines written so far."""
+    return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--train_dir", type=Path, required=True)
+    parser.add_argument("--valid_dir", type=Path, required=True)
+    parser.add_argument("--nj", type=int, default=2)
+    parser.add_argument("--python", default="python3")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
+    args = parser.parse_args()
+    options = args.options[1:] if args.options[:1] == ["--"] else args.options
+    train = list(read_table(args.train_dir / "wav.scp"))
+    valid = list(read_table(args.valid_dir / "wav.scp"))
+    parts = list(zip(split(train, args.nj), split(valid, args.nj), strict=False))
+    try:
+        with publish_dir(args.out) as directory:
+            jobs, shapes = [], []
+            for index, (train_part, valid_part) in enumerate(parts, 1):
+                part = directory / f"part.{index}"
+                part.mkdir()
+                for name, keys in (("train", train_part), ("valid", valid_part)):
+                    lines = "".join(f"{key} x\n" for key in keys)
+                    (part / f"{name}.keys").write_text(lines, encoding="utf-8")
+                    shapes.append(part / name / "speech_shape")
+                command = [
+                    *args.python.split(),
+                    *("-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_train"),
+                    *("--collect_stats", "true", "--output_dir", str(part), *options),
+                    *("--train_shape_file", str(part / "train.keys")),
+                    *("--valid_shape_file", str(part / "valid.keys")),
+                    *("--normalize", "none", "--batch_size", "20", "--num_workers", "0"),
+                ]
+                jobs.append(Job(command, part / "log"))
+            run_jobs(
+                jobs,
+                nj=args.nj,
+                total=len(train) + len(valid),
+                done=lambda: count_lines(shapes),
+                title="statistics",
+                unit="example",
+            )
+            inputs = [x for i in range(len(parts)) for x in ("--input_dir", f"part.{i + 1}")]
+            command = [*args.python.split(), "-m", "espnet2.bin.aggregate_stats_dirs"]
+            subprocess.run([*command, *inputs, "--output_dir", "."], check=True, cwd=directory)
+    except (JobError, ValueError, subprocess.CalledProcessError) as error:
+        print(f"collect_stats.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

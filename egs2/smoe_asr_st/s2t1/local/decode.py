@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Stage 12: decode every test set, task and language with ESPnet's own ``s2t_inference``.
+
+Each job decodes a stretch of one test set for one task. A job that has ended is kept: a rerun
+does only what is missing, unless the model or an option has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from jobs import Job, JobError, run_jobs
+
+from espnet_smoe import bbpe
+from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
+from espnet_smoe.model import ROUTE_LOG_VARIABLE, ROUTE_VARIABLE
+from espnet_smoe.routing import SPECIAL
+
+TRANSCRIBING = "asr"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Utterances of one test set, decoded for one task by one process."""
+
+    test_set: str
+    task: str
+    language: str
+    index: int
+    utts: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.test_set}.{self.task}.{self.language}.{self.index}"
+
+
+def plan(examples: Path, sets: list[str], tasks: list[str], nj: int) -> list[Stretch]:
+    """Cut the test sets into stretches, so many that `nj` processes have work to the end."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for test_set in sets:
+        languages = read_table(examples / test_set / "utt2lang")
+        for task in tasks or tasks_of(examples / test_set):
+            for utt, language in languages.items():
+                groups.setdefault((test_set, task, language), []).append(utt)
+    parts = max(1, -(-nj // max(1, len(groups))))
+    return [
+        Stretch(*key, index, tuple(utts[len(utts) * index // parts : len(utts) * (index + 1) // parts]))
+        for key, utts in groups.items()
+        for index in range(min(parts, len(utts)))
+    ]
+
+
+def tasks_of(directory: Path) -> list[str]:
+    """The tasks that a test set has references for."""
+    others = {p.name.split(".")[1] for p in directory.glob("text.*")}
+    return [TRANSCRIBING, *sorted(others)]
+
+
+def fingerprint(args: argparse.Namespace, options: list[str]) -> str:
+    """What a finished job depends on besides its utterances."""
+    digest = hashlib.sha256()
+    for path in (args.s2t_dir / args.model, args.config, args.s2t_dir / "config.yaml"):
+        digest.update(path.read_bytes())
+    digest.update(json.dumps([options, args.route_override]).encode())
+    return digest.hexdigest()
+
+
+def inference_options(args: argparse.Namespace, task: str) -> list[str]:
+    """ESPnet's options for one task: CTC is trained on transcripts and scores only those."""
+    config = yaml.safe_load(args.config.read_text(encoding="utf-8")) or {}
+    options = ["--config", str(args.config)]
+    if task != TRANSCRIBING and config.get("ctc_weight", 0.0) > 0.0:
+        options += ["--ctc_weight", "0.0"]
+    return options
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--examples", type=Path, required=True, help="directory of stage 4")
+    parser.add_argument("--sets", required=True)
+    parser.add_argument("--tasks", default="", help="default: those with references")
+    parser.add_argument("--s2t_dir", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--audio_type", default="sound")
+    parser.add_argument("--route_override", default="")
+    parser.add_argument("--nj", type=int, default=2)
+    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--python", default="python3")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="-- further inference options")
+    args = parser.parse_args()
+    options = args.options[1:] if args.options[:1] == ["--"] else args.options
+    try:
+        decode(args, options)
+    except (JobError, ValueError, OSError) as error:
+        print(f"decode.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def decode(args: argparse.Namespace, options: list[str]) -> None:
+    """Decode what is missing, then gather each test set's and task's results."""
+    stretches = plan(args.examples, args.sets.split(), args.tasks.split(), args.nj)
+    jobs_dir = args.out / "jobs"
+    mark = args.out / "fingerprint"
+    current = fingerprint(args, options)
+    if not mark.exists() or mark.read_text(encoding="utf-8").strip() != current:
+        shutil.rmtree(args.out, ignore_errors=True)
+        args.out.mkdir(parents=True)
+        write_text(mark, current + "\n")
+    jobs, working = [], []
+    for stretch in stretches:
+        final = jobs_dir / stretch.name
+        if final.exists() and list(read_table(final / "keys", allow_empty=True)) == list(stretch.utts):
+            continue
+        partial = jobs_dir / f"{stretch.name}.partial"
+        jobs.append(make_job(args, options, stretch, partial, final))
+        working.append(partial / "1best_recog" / "score")
+    total = sum(len(s.utts) for s in stretches)
+    waiting = sum(len(s.utts) for s in stretches if not (jobs_dir / s.name).exists())
+
+    def done() -> int:
+        lines = sum(p.read_bytes().count(b"\n") for p in working if p.exists())
+        kept = sum(len(s.utts) for s in stretches if (jobs_dir / s.name).exists())
+        return min(total, kept + lines)
+
+    if waiting or jobs:
+        run_jobs(
+            jobs,
+            nj=1 if args.ngpu else args.nj,
+            total=total,
+            done=done,
+            title="decode",
+            unit="utt",
+        )
+    for key in dict.fromkeys((s.test_set, s.task) for s in stretches):
+        gather(args.out, jobs_dir, key, [s for s in stretches if (s.test_set, s.task) == key])
+
+
+def make_job(
+    args: argparse.Namespace, options: list[str], stretch: Stretch, partial: Path, final: Path
+) -> Job:
+    """One run of ESPnet's inference program, in a directory that becomes `final` at its end."""
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_table(partial / "keys", dict.fromkeys(stretch.utts, ""))
+    routes = partial / "routes"
+    wav_scp = args.examples / stretch.test_set / "wav.scp"
+    command = [
+        *args.python.split(),
+        *("-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_inference"),
+        *("--output_dir", str(partial), "--key_file", str(partial / "keys")),
+        *("--ngpu", str(args.ngpu), "--num_workers", "0"),
+        *("--s2t_train_config", str(args.s2t_dir / "config.yaml")),
+        *("--s2t_model_file", str(args.s2t_dir / args.model)),
+        *("--data_path_and_name_and_type", f"{wav_scp},speech,{args.audio_type}"),
+        *("--lang_sym", stretch.language, "--task_sym", stretch.task),
+        *inference_options(args, stretch.task),
+        *options,
+    ]
+    environment = {"OMP_NUM_THREADS": "1", ROUTE_LOG_VARIABLE: str(routes.absolute())}
+    if args.route_override:
+        environment[ROUTE_VARIABLE] = args.route_override
+
+    def finish() -> None:
+        best = partial / "1best_recog"
+        rows = {utt: tokens.split() for utt, tokens in read_unsorted(best / "token").items()}
+        if list(rows) != list(stretch.utts):
+            raise DataError(f"{best}: {len(rows)} of {len(stretch.utts)} utterances decoded")
+        texts = {
+            utt: bbpe.decode([t for t in tokens if not SPECIAL.fullmatch(t)])
+            for utt, tokens in rows.items()
+        }
+        write_table(partial / "text", texts)
+        write_table(partial / "score", read_unsorted(best / "score"))
+        if routes.exists():  # one line per utterance, in the order of the keys
+            names = routes.read_text(encoding="utf-8").split()
+            if len(names) != len(stretch.utts):
+                raise DataError(f"{routes}: {len(names)} routes for {len(stretch.utts)} utterances")
+            write_table(partial / "utt2route", dict(zip(stretch.utts, names, strict=True)))
+        partial.rename(final)
+
+    return Job(command, partial / "log", environment, finish)
+
+
+def read_unsorted(path: Path) -> dict[str, str]:
+    """Read a table that ESPnet wrote: in the order of decoding, empty hypotheses included."""
+    rows = (line.partition(" ") for line in path.read_text(encoding="utf-8").split("\n") if line)
+    return {utt: value.strip() for utt, _, value in rows}
+
+
+def gather(out: Path, jobs_dir: Path, key: tuple[str, str], stretches: list[Stretch]) -> None:
+    """Put the stretches of one test set and task together."""
+    test_set, task = key
+    with publish_dir(out / test_set / task) as directory:
+        for name in ("text", "score", "utt2route"):
+            table: dict[str, str] = {}
+            for stretch in stretches:
+                path = jobs_dir / stretch.name / name
+                if path.exists():
+                    table.update(read_table(path, allow_empty=True))
+            if table:
+                write_table(directory / name, table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

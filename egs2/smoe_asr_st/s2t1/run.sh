@@ -1,0 +1,236 @@
+#!/usr/bin/env bash
+# Usage: ./run.sh [--option value ...]
+#
+# Supervised-MoE speech-to-text (ASR and speech translation, narrowband and wideband):
+#    1 data          4 examples     7 check data      10 statistics   13 score
+#    2 bandwidth     5 BBPE         8 check config    11 train        14 pack
+#    3 format audio  6 batch plan   9 parameters      12 decode       15 upload
+#
+# Examples:
+#   ./run.sh --stage 1 --stop_stage 13                       # the built-in corpus
+#   ./run.sh --corpus mboshi_fr --corpus_dir DIR             # real speech
+#   ./run.sh --stage 11 --s2t_args "--max_epoch 40"          # ESPnet's own training options
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+. ./db.sh
+
+# General
+stage=1
+stop_stage=13
+skip_stages=            # stages between spaces
+corpus=mini             # mini, mboshi_fr, own
+corpus_dir=
+datadir=                # default: data/<corpus>
+dumpdir=                # default: dump/<corpus>
+expdir=                 # default: exp/<corpus>
+ngpu=0                  # GPUs of this machine used for training; 0: CPU
+nj=2                    # processes of the data and decoding stages
+python=python3
+
+# Data
+train_set=train
+valid_set=valid
+test_sets=              # default: the corpus's
+mini_size=1400          # training sentences of the built-in corpus
+telephone_share=        # share of the training utterances sent through a simulated telephone;
+                        # test sets then exist in both bandwidths. default: 0.5; own: 0
+telephone_codec=ulaw
+fs=16000
+audio_format=flac       # flac, flac.ark
+min_seconds=0.2
+max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (own)
+
+# Tokens
+nbpe=                   # lines of the token list; default: 600 (mini), 600 (mboshi_fr), 8000 (own)
+bpemode=bpe             # bpe, unigram
+timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has any
+
+# Training
+s2t_config=             # default: conf/train_<corpus>.yaml
+s2t_args=               # further options of espnet2.bin.s2t_train
+s2t_tag=                # default: the config's name
+mixed_batches=false     # true: batches mix tasks too
+train_threads=          # CPU threads of training; default: all
+
+# Decoding and scoring
+inference_config=conf/decode.yaml
+inference_args=         # further options of espnet2.bin.s2t_inference
+inference_model=valid.acc.ave.pth
+inference_tag=          # default: the inference config's name and the model's
+route_override=         # wb or nb: force the encoder's expert
+text_normalisation=nfc_ws
+hf_repo=                # stage 15
+
+options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj python
+train_set valid_set test_sets mini_size telephone_share telephone_codec fs audio_format
+min_seconds max_seconds nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
+train_threads inference_config inference_args inference_model inference_tag route_override
+text_normalisation hf_repo"
+command="./run.sh $*"
+. local/parse_options.sh
+
+log() { echo "$(date '+%H:%M:%S') $*"; }
+
+case "${corpus}" in
+    mini)      defaults=("test" 0.5 8 600) ;;
+    mboshi_fr) defaults=("dev" 0.5 12 600); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
+    *)         defaults=("test" 0 30 8000) ;;
+esac
+test_sets=${test_sets:-${defaults[0]}}
+telephone_share=${telephone_share:-${defaults[1]}}
+max_seconds=${max_seconds:-${defaults[2]}}
+nbpe=${nbpe:-${defaults[3]}}
+datadir=${datadir:-data/${corpus}}
+dumpdir=${dumpdir:-dump/${corpus}}
+expdir=${expdir:-exp/${corpus}}
+s2t_config=${s2t_config:-conf/train_${corpus}.yaml}
+if [ ! -f "${s2t_config}" ]; then
+    log "${s2t_config}: no such training config; choose one of: $(echo conf/train_*.yaml)" >&2
+    exit 1
+fi
+s2t_tag=${s2t_tag:-$(basename "${s2t_config}" .yaml)}
+inference_tag=${inference_tag:-$(basename "${inference_config}" .yaml)_${inference_model%.pth}${route_override:+_route_${route_override}}}
+train_threads=${train_threads:-$(nproc)}
+
+s2t_dir=${expdir}/s2t_${s2t_tag}
+stats_dir=${expdir}/stats
+token_dir=${datadir}/token_list_${bpemode}${nbpe}
+decode_dir=${s2t_dir}/${inference_tag}
+examples=${dumpdir}/s2t
+train_dir=${examples}/${train_set}
+valid_dir=${examples}/${valid_set}
+
+# With a simulated telephone, each test set exists in both bandwidths.
+decode_sets=
+for name in ${test_sets}; do
+    if [ "${telephone_share}" = 0 ]; then
+        decode_sets+=" ${name}"
+    else
+        decode_sets+=" ${name}_wb ${name}_nb"
+    fi
+done
+all_sets="${train_set} ${valid_set}${decode_sets}"
+audio_type=$([ "${audio_format}" = flac.ark ] && echo kaldi_ark || echo sound)
+
+data_options() {  # train|valid DIRECTORY
+    local entry
+    for entry in "wav.scp,speech,${audio_type}" text,text,text text.prev,text_prev,text \
+        text.ctc,text_ctc,text bandwidth,bandwidth,text_int; do
+        echo "--$1_data_path_and_name_and_type $2/${entry}"
+    done
+}
+model_options="--config ${s2t_config} --token_list ${token_dir}/tokens.txt
+    --token_type bpe --bpemodel ${token_dir}/bpe.model --use_preprocessor true"
+
+# Training on a CPU frees and allocates the same large tensors at every step. Keeping the memory
+# instead of returning it to the system each time makes a step about 1.4 times as fast.
+malloc_tunables=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
+
+runs() {  # stage number: is it asked for?
+    [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
+    case " ${skip_stages} " in *" $1 "*) log "Stage $1: skipped"; return 1 ;; esac
+}
+
+if runs 1; then
+    log "Stage 1: data preparation (${corpus}) -> ${datadir}"
+    local/data.sh "${corpus}" "${corpus_dir}" "${datadir}" downloads "${mini_size}" "${nj}"
+fi
+
+if runs 2; then
+    log "Stage 2: bandwidth tagging -> ${dumpdir}/tagged"
+    ${python} local/tag_bandwidth.py --data "${datadir}" --out "${dumpdir}/tagged" \
+        --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_sets}" \
+        --telephone_share "${telephone_share}" --telephone_codec "${telephone_codec}" --nj "${nj}"
+fi
+
+if runs 3; then
+    log "Stage 3: format audio (${fs} Hz, ${audio_format}) -> ${dumpdir}/raw"
+    ${python} local/format_audio.py --tagged "${dumpdir}/tagged" --out "${dumpdir}/raw" \
+        --sets "${all_sets}" --fs "${fs}" --audio_format "${audio_format}" --nj "${nj}"
+fi
+
+if runs 4; then
+    log "Stage 4: one example per utterance and task -> ${examples}"
+    ${python} local/make_examples.py --raw "${dumpdir}/raw" --out "${examples}" --fs "${fs}" \
+        --train_sets "${train_set} ${valid_set}" --test_sets "${decode_sets}" \
+        --min_seconds "${min_seconds}" --max_seconds "${max_seconds}"
+fi
+
+if runs 5; then
+    log "Stage 5: byte-level BPE, ${nbpe} tokens -> ${token_dir}"
+    ${python} local/train_bbpe.py --train_dir "${train_dir}" --out "${token_dir}" \
+        --vocab_size "${nbpe}" --model_type "${bpemode}" --timestamps "${timestamps}"
+fi
+
+if runs 6; then
+    log "Stage 6: batch plan (${s2t_config})"
+    ${python} local/plan_batches.py --examples "${examples}" --sets "${train_set} ${valid_set}" \
+        --config "${s2t_config}" --min_batch_size "$((ngpu > 1 ? ngpu : 1))" \
+        --mixed "${mixed_batches}" --fs "${fs}"
+fi
+
+if runs 7; then
+    log "Stage 7: validate the data"
+    ${python} local/check_data.py --examples "${examples}" --sets "${all_sets}" \
+        --token_list "${token_dir}/tokens.txt" --fs "${fs}" --nj "${nj}"
+fi
+
+if runs 8; then
+    log "Stage 8: check the config: build the model, one forward and backward"
+    ${python} local/check_config.py --examples "${train_dir}" -- ${model_options} ${s2t_args}
+fi
+
+if runs 9; then
+    log "Stage 9: parameters"
+    ${python} -m espnet_smoe.cli params "${s2t_config}" --token_list "${token_dir}/tokens.txt"
+fi
+
+if runs 10; then
+    log "Stage 10: feature statistics -> ${stats_dir}"
+    OMP_NUM_THREADS=1 ${python} local/collect_stats.py --out "${stats_dir}" --nj "${nj}" \
+        --python "${python}" --train_dir "${train_dir}" --valid_dir "${valid_dir}" \
+        -- ${model_options} $(data_options train "${train_dir}") $(data_options valid "${valid_dir}")
+fi
+
+if runs 11; then
+    log "Stage 11: train -> ${s2t_dir} (progress: ${s2t_dir}/train.log)"
+    OMP_NUM_THREADS=${train_threads} GLIBC_TUNABLES=${malloc_tunables} ${train_cmd} ${python} local/train.py --out "${s2t_dir}" \
+        --python "${python}" -- --ngpu "${ngpu}" ${model_options} \
+        --normalize global_mvn --normalize_conf stats_file="${stats_dir}/train/feats_stats.npz" \
+        $(data_options train "${train_dir}") $(data_options valid "${valid_dir}") ${s2t_args}
+fi
+
+if runs 12; then
+    log "Stage 12: decode${decode_sets} -> ${decode_dir}"
+    ${python} local/decode.py --out "${decode_dir}" --examples "${examples}" \
+        --sets "${decode_sets}" --s2t_dir "${s2t_dir}" --model "${inference_model}" \
+        --config "${inference_config}" --audio_type "${audio_type}" --nj "${nj}" --ngpu "${ngpu}" \
+        --python "${python}" --route_override "${route_override}" -- ${inference_args}
+fi
+
+if runs 13; then
+    log "Stage 13: score"
+    ${python} local/score.py --decode_dir "${decode_dir}" --raw "${examples}" \
+        --test_sets "${test_sets}" --expdir "${s2t_dir}" --command "${command}" \
+        --text_normalisation "${text_normalisation}"
+    log "The model: ${PWD}/${s2t_dir}/${inference_model}"
+fi
+
+if runs 14; then
+    log "Stage 14: pack -> ${s2t_dir}/s2t_${inference_model%.pth}.zip"
+    ${python} -m espnet2.bin.pack s2t --outpath "${s2t_dir}/s2t_${inference_model%.pth}.zip" \
+        --s2t_train_config "${s2t_dir}/config.yaml" --s2t_model_file "${s2t_dir}/${inference_model}" \
+        --option "${token_dir}/bpe.model" --option "${stats_dir}/train/feats_stats.npz" \
+        $([ -f "${decode_dir}/RESULTS.md" ] && echo "--option ${decode_dir}/RESULTS.md")
+fi
+
+if runs 15; then
+    if [ -z "${hf_repo}" ]; then
+        log "Stage 15: skipped; --hf_repo USER/NAME uploads the packed model"
+    else
+        log "Stage 15: upload to ${hf_repo}"
+        huggingface-cli upload "${hf_repo}" "${s2t_dir}/s2t_${inference_model%.pth}.zip"
+    fi
+fi

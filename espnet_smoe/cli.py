@@ -1,0 +1,105 @@
+"""The command line: ``espnet-smoe params`` and ``espnet-smoe bandwidth``.
+
+Imports what a command needs when it runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FRAME_TOKENS = ("<blank>", "<unk>")
+END_TOKENS = ("<sos>", "<eos>")
+
+
+def placeholder_tokens(size: int, decoder_conf: dict[str, Any]) -> list[str]:
+    """A token list of a given size that has a guiding token for every expert of a config.
+
+    Args:
+        size: Number of tokens.
+        decoder_conf: The config's; its ``experts`` say which guiding tokens there are.
+
+    Raises:
+        ValueError: `size` is too small.
+    """
+    from espnet_smoe.decoder import TASK_EXPERTS
+
+    experts = decoder_conf.get("experts", TASK_EXPERTS)
+    guides = [p.replace("*", "x").replace("?", "x") for ps in experts.values() for p in ps]
+    special = ["<na>", *guides, "<notimestamps>", "<0.00>", "<30.00>", "<sop>"]
+    room = size - len(special) - len(FRAME_TOKENS) - len(END_TOKENS)
+    if room < 0:
+        raise ValueError(f"--vocab_size {size} is too small; accepted: from {size - room}")
+    return [*FRAME_TOKENS, *special, *(f"token{i}" for i in range(room)), *END_TOKENS]
+
+
+def params(args: argparse.Namespace) -> None:
+    """Print total and active parameters of a training config."""
+    import espnet_smoe  # noqa: F401
+    from espnet2.tasks.s2t import S2TTask
+    from rich.console import Console
+    from rich.table import Table
+
+    from espnet_smoe.experts import param_counts
+
+    options = S2TTask.get_parser().parse_args(["--config", str(args.config)])
+    if args.token_list:
+        options.token_list = str(args.token_list)
+    else:
+        options.token_list = placeholder_tokens(args.vocab_size, options.decoder_conf)
+    options.normalize, options.normalize_conf = None, {}  # its statistics hold no parameters
+    model = S2TTask.build_model(options)
+    with_ctc = param_counts(model)
+    ctc = sum(p.numel() for p in model.ctc.parameters()) if model.ctc is not None else 0
+    table = Table(title=f"{args.config}: {len(model.token_list)} tokens")
+    table.add_column("parameters")
+    table.add_column("without CTC layer", justify="right")
+    table.add_column("with it", justify="right")
+    rows = [("total", with_ctc.total)]
+    rows += [(f"active on {route}", count) for route, count in with_ctc.active.items()]
+    for name, count in rows:
+        table.add_row(name, *(f"{n / 1e6:.1f} M ({n:,})" for n in (count - ctc, count)))
+    Console(width=100).print(table)
+
+
+def bandwidth(args: argparse.Namespace) -> None:
+    """Print the measured bandwidth of audio files."""
+    from espnet_smoe.audio import read_audio
+    from espnet_smoe.bandwidth import measure
+
+    for path in args.files:
+        x, rate = read_audio(path)
+        estimate = measure(x, rate)
+        print(
+            f"{path}\t{rate} Hz\t{estimate.label}\tedge {estimate.edge_hz:.0f} Hz\t"
+            f"confidence {estimate.confidence:.2f}"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a user can mend are one line on stderr, exit status 1."""
+    parser = argparse.ArgumentParser(prog="espnet-smoe", description="Supervised MoE for ESPnet")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("params", help="total and active parameters of a config")
+    command.add_argument("config", type=Path, help="training YAML")
+    size = command.add_mutually_exclusive_group(required=True)
+    size.add_argument("--vocab_size", type=int, help="number of tokens")
+    size.add_argument("--token_list", type=Path, help="tokens.txt of stage 5")
+    command.set_defaults(run=params)
+    command = commands.add_parser("bandwidth", help="measured bandwidth of audio files")
+    command.add_argument("files", nargs="+", type=Path)
+    command.set_defaults(run=bandwidth)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"espnet-smoe {args.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""audio.py: reading, resampling, the telephone channel, whole files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espnet_smoe import audio
+from espnet_smoe.audio import AudioError
+
+
+def tone(hz: float, rate: int, seconds: float = 1.0, level: float = 0.3) -> np.ndarray:
+    time = np.arange(round(rate * seconds)) / rate
+    return (level * np.sin(2 * np.pi * hz * time)).astype(np.float32)
+
+
+def power_db(x: np.ndarray) -> float:
+    middle = x[len(x) // 4 : -len(x) // 4]
+    return float(10 * np.log10(np.square(middle, dtype=np.float64).mean() + 1e-30))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "rate"),
+    [
+        ("wav", "PCM_16", 16000),
+        ("wav", "ULAW", 8000),
+        ("flac", "PCM_16", 44100),
+        ("ogg", "OPUS", 48000),
+        ("mp3", "MPEG_LAYER_III", 16000),
+        ("nist", "PCM_16", 8000),
+    ],
+)
+def test_reads_what_libsndfile_reads(tmp_path: Path, suffix: str, subtype: str, rate: int) -> None:
+    path = tmp_path / f"a.{suffix}"
+    x = tone(1000, rate)
+    soundfile.write(path, x, rate, subtype=subtype)
+    y, read_rate = audio.read_audio(path)
+    header = audio.read_header(path)
+    assert (read_rate, header.rate, header.channels) == (rate, rate, 1)
+    assert header.subtype == subtype
+    assert y.dtype == np.float32
+    assert abs(len(y) - len(x)) <= 0.1 * rate
+    assert power_db(y) == pytest.approx(power_db(x), abs=0.5)
+
+
+def test_reads_an_entry_of_a_kaldi_archive(tmp_path: Path) -> None:
+    samples = audio.to_int16(tone(500, 16000))
+    kaldiio.save_ark(
+        str(tmp_path / "a.ark"),
+        {"u1": (16000, samples)},
+        scp=str(tmp_path / "a.scp"),
+        write_function="soundfile",
+        write_kwargs={"format": "flac"},
+    )
+    entry = (tmp_path / "a.scp").read_text().split()[1]
+    x, rate = audio.read_audio(entry)
+    assert rate == 16000
+    np.testing.assert_array_equal(audio.to_int16(x), samples)
+    assert audio.read_header(entry).frames == 16000
+
+
+def test_errors_name_utterance_and_file(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"'u7'.*gone\.wav' does not exist"):
+        audio.read_audio(tmp_path / "gone.wav", utt="u7")
+    with pytest.raises(AudioError, match=r"'u7'.*gone\.wav' does not exist"):
+        audio.read_header(tmp_path / "gone.wav", utt="u7")
+    (tmp_path / "text.wav").write_text("not audio")
+    with pytest.raises(AudioError, match=r"'u8'.*text\.wav' cannot be read"):
+        audio.read_audio(tmp_path / "text.wav", utt="u8")
+    with pytest.raises(AudioError, match=r"'u9'.*is a shell command"):
+        audio.read_audio("sph2pipe -f wav a.sph |", utt="u9")
+    with pytest.raises(AudioError, match=r"'u9'.*does not exist|'u9'.*cannot be read"):
+        audio.read_audio(f"{tmp_path}/no.ark:12", utt="u9")
+
+
+def test_unusable_content_is_an_error(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "two.wav", np.zeros((100, 2)), 8000)
+    with pytest.raises(AudioError, match="2 channels; accepted is 1"):
+        audio.read_audio(tmp_path / "two.wav")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)
+    with pytest.raises(AudioError, match=r"none\.wav' holds no samples"):
+        audio.read_audio(tmp_path / "none.wav")
+    with pytest.raises(AudioError, match=r"none\.wav' holds no samples"):
+        audio.read_header(tmp_path / "none.wav")
+    bad = np.zeros(10, dtype=np.float32)
+    bad[4] = np.nan
+    soundfile.write(tmp_path / "nan.wav", bad, 8000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="holds 1 NaN or infinite samples, the first at 4"):
+        audio.read_audio(tmp_path / "nan.wav")
+
+
+def test_a_flac_cut_short_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    noise = np.random.default_rng(0).standard_normal(16000) * 0.1
+    soundfile.write(path, noise, 16000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match=r"a\.flac' (is cut short|cannot be read)"):
+        audio.read_audio(path)
+
+
+@pytest.mark.parametrize(("rate", "target"), [(48000, 16000), (8000, 16000), (22050, 16000)])
+def test_resampling_keeps_level_length_and_pitch(rate: int, target: int) -> None:
+    y = audio.resample(tone(1000, rate), rate, target)
+    assert len(y) == target
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y[500:-500], tone(1000, target)[500:-500], atol=1e-3)
+
+
+def test_resampling_removes_what_would_alias() -> None:
+    assert power_db(audio.resample(tone(6000, 16000), 16000, 8000)) < -100
+
+
+def test_impossible_values_are_errors() -> None:
+    with pytest.raises(AudioError, match=r"shape \(2, 4\)"):
+        audio.resample(np.zeros((2, 4)), 8000, 16000)
+    with pytest.raises(AudioError, match="sampling rate 0"):
+        audio.resample(np.zeros(4), 0, 16000)
+    with pytest.raises(AudioError, match="target rate -1"):
+        audio.resample(np.zeros(4), 8000, -1)
+    with pytest.raises(AudioError, match="codec 'gsm' is unknown; accepted: ulaw, alaw"):
+        audio.telephone(np.zeros(4), 8000, codec="gsm")
+
+
+@pytest.mark.parametrize("codec", ["ulaw", "alaw"])
+def test_telephone_passes_300_to_3400_hz_only(codec: str) -> None:
+    def gain(hz: float) -> float:
+        x = tone(hz, 16000)
+        return power_db(audio.telephone(x, 16000, codec=codec)) - power_db(x)
+
+    for hz in (400, 1000, 3300):
+        assert abs(gain(hz)) < 0.5
+    for hz in (100, 200, 3500, 3900, 6000):
+        assert gain(hz) < -40
+
+
+def test_telephone_keeps_time_and_has_few_values() -> None:
+    burst = np.zeros(16000, dtype=np.float32)
+    burst[8000:8400] = tone(1000, 16000, 0.025)
+    y = audio.telephone(burst, 16000)
+    assert len(y) == 8000
+    energy = np.square(y)
+    centre = float((energy * np.arange(len(y))).sum() / energy.sum())
+    assert centre == pytest.approx(8200 / 2, abs=3)
+    assert len(np.unique(y)) <= 256  # G.711 has 8 bits
+
+
+def test_telephone_clips_loud_audio_instead_of_wrapping() -> None:
+    x = tone(1000, 16000, level=3.0)
+    y = audio.telephone(x, 16000)
+    narrow = audio.resample(x, 16000, 8000)
+    assert np.abs(y).max() <= 1
+    loud = np.abs(narrow) > 1.5
+    loud[:200] = loud[-200:] = False
+    assert (np.sign(y[loud]) == np.sign(narrow[loud])).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=200))
+def test_sixteen_bit_samples_survive_writing(samples: list[int]) -> None:
+    values = np.array(samples, dtype=np.int16)
+    np.testing.assert_array_equal(audio.to_int16(values / np.float32(32768)), values)
+
+
+def test_writing_is_bit_exact_and_leaves_no_partial_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-32768, 32768, 4000).astype(np.int16)
+    path = tmp_path / "deep" / "a.flac"
+    audio.write_audio(path, values / np.float32(32768), 16000)
+    read, rate = soundfile.read(path, dtype="int16")
+    np.testing.assert_array_equal(read, values)
+    assert rate == 16000
+    assert [file.name for file in path.parent.iterdir()] == ["a.flac"]
+
+
+def test_writing_clips_and_never_wraps(tmp_path: Path) -> None:
+    audio.write_audio(tmp_path / "a.wav", np.array([2.0, -2.0]), 16000)
+    x, _ = audio.read_audio(tmp_path / "a.wav")
+    np.testing.assert_allclose(x, [32767 / 32768, -1.0])
+
+
+def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"cannot write .*a\.xyz"):
+        audio.write_audio(tmp_path / "a.xyz", np.zeros(4), 16000)
+    with pytest.raises(AudioError, match=r"a\.wav.*NaN"):
+        audio.write_audio(tmp_path / "a.wav", np.array([np.nan]), 16000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def double(utt: str, job: int) -> int:
+    if job < 0:
+        raise AudioError(f"utterance {utt!r}: {job}")
+    return 2 * job
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_each_file_keeps_the_order_and_reports_every_bad_file(nj: int) -> None:
+    jobs = {f"u{number:02d}": number for number in range(40)}
+    doubled = dict(audio.each_file(double, jobs, nj=nj, label="test"))
+    assert doubled == {utt: 2 * job for utt, job in jobs.items()}
+    assert list(doubled) == list(jobs)
+    for number in range(12):
+        jobs[f"u{number:02d}"] = -1
+    with pytest.raises(AudioError, match="12 of 40 audio files") as caught:
+        list(audio.each_file(double, jobs, nj=nj, label="test"))
+    assert "'u09'" in str(caught.value)
+    assert "'u10'" not in str(caught.value)
+    assert str(caught.value).endswith("... and 2 more")
+
+
+def test_each_file_needs_a_process() -> None:
+    with pytest.raises(AudioError, match="nj 0"):
+        list(audio.each_file(double, {"u": 1}, nj=0, label="test"))

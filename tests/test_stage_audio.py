@@ -1,0 +1,270 @@
+"""Stages 2 and 3: tag the bandwidth, simulate telephone speech, format the audio."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+
+LOCAL = Path(__file__).parents[1] / "egs2" / "smoe_asr_st" / "s2t1" / "local"
+sys.path.insert(0, str(LOCAL))
+
+import format_audio  # noqa: E402
+import tag_bandwidth  # noqa: E402
+
+from espnet_smoe.audio import read_audio, read_header, resample, telephone  # noqa: E402
+from espnet_smoe.bandwidth import measure  # noqa: E402
+from espnet_smoe.datadir import read_table, write_table  # noqa: E402
+
+UTTS = [f"u{number}" for number in range(8)]
+
+
+def wide(seed: int, seconds: float = 0.8) -> np.ndarray:
+    """Buzz and hiss in turn at 16 kHz: wideband to the meter."""
+    rng = np.random.default_rng(seed)
+    n = int(seconds * 16000)
+    time = np.arange(n) / 16000
+    hiss = np.sin(2 * np.pi * 4 * time + seed) > 0.4
+    buzz = 0.05 * sum(np.sin(2 * np.pi * 150 * k * time) / k for k in range(1, 22))
+    return np.where(hiss, 0.02 * rng.standard_normal(n), buzz).astype(np.float32)
+
+
+def make_set(folder: Path, utts: list[str]) -> None:
+    wavs = {}
+    for number, utt in enumerate(utts):
+        path = folder.parent / "wav" / folder.name / f"{utt}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wide(number), 16000)
+        wavs[utt] = str(path)
+    write_table(folder / "wav.scp", wavs)
+    write_table(folder / "text", {utt: f"hola {utt}" for utt in utts})
+    write_table(folder / "text.st_eng", {utt: f"hello {utt}" for utt in utts})
+    write_table(folder / "utt2spk", dict.fromkeys(utts, "s1"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with data/{train,valid,test}."""
+    monkeypatch.chdir(tmp_path)
+    make_set(Path("data/train"), UTTS)
+    make_set(Path("data/valid"), UTTS[:4])
+    make_set(Path("data/test"), UTTS[:3])
+    return tmp_path
+
+
+def tag(*options: str) -> int:
+    return tag_bandwidth.main(["--nj", "1", *options])
+
+
+def form(*options: str) -> int:
+    return format_audio.main(["--nj", "1", *options])
+
+
+def test_half_of_training_is_narrowed_and_tests_come_in_both(recipe: Path) -> None:
+    assert tag("--telephone_share", "0.5") == 0
+    for name, size in (("train", 8), ("valid", 4)):
+        folder = Path("dump/tagged") / name
+        labels = read_table(folder / "utt2bw")
+        assert list(labels.values()).count("nb") == size // 2
+        wavs, originals = read_table(folder / "wav.scp"), read_table(f"data/{name}/wav.scp")
+        for utt, label in labels.items():
+            header = read_header(wavs[utt])
+            if label == "wb":
+                assert wavs[utt] == originals[utt]
+            else:
+                assert wavs[utt] == f"dump/telephone/{name}/{utt}.wav"
+                assert (header.rate, header.subtype) == (8000, "ULAW")
+                x, rate = read_audio(originals[utt])
+                np.testing.assert_array_equal(read_audio(wavs[utt])[0], telephone(x, rate))
+        assert set(read_table(folder / "utt2fs").values()) == {"16000"}
+        for table in ("text", "text.st_eng", "utt2spk"):
+            assert (folder / table).read_bytes() == Path("data", name, table).read_bytes()
+        assert "simulated telephone copies" in (folder / "bandwidth_report.md").read_text()
+    wb, nb = (read_table(f"dump/tagged/test_{label}/utt2bw") for label in ("wb", "nb"))
+    assert wb == dict.fromkeys(UTTS[:3], "wb")
+    assert nb == dict.fromkeys(UTTS[:3], "nb")
+    assert not Path("dump/tagged/test").exists()
+
+
+def test_without_simulation_sets_keep_their_names_and_files(recipe: Path) -> None:
+    assert tag() == 0
+    for name in ("train", "valid", "test"):
+        folder = Path("dump/tagged") / name
+        assert set(read_table(folder / "utt2bw").values()) == {"wb"}
+        assert read_table(folder / "wav.scp") == read_table(f"data/{name}/wav.scp")
+    edge, confidence = read_table("dump/tagged/train/utt2edge")["u0"].split()
+    assert float(edge) > 6000
+    assert 0.5 < float(confidence) <= 1
+    assert not Path("dump/telephone").exists()
+
+
+def test_the_share_is_exact_seeded_and_order_independent() -> None:
+    utts = [f"u{number}" for number in range(101)]
+    for share, size in ((0.0, 0), (0.25, 25), (0.5, 50), (1.0, 101)):
+        assert len(tag_bandwidth.choose(utts, share, 1)) == size
+    chosen = tag_bandwidth.choose(utts, 0.5, 1)
+    assert tag_bandwidth.choose(utts[::-1], 0.5, 1) == chosen
+    assert tag_bandwidth.choose(utts, 0.5, 2) != chosen
+    assert tag_bandwidth.choose(utts, 0.25, 1) < chosen
+
+
+def test_a_rerun_and_more_processes_give_the_same(recipe: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in sorted(Path("dump").rglob("*")) if p.is_file()}
+
+    assert tag("--telephone_share", "0.5") == 0
+    first = contents()
+    Path("dump/tagged/train.partial").mkdir()
+    Path("dump/tagged/train.partial/junk").write_text("left by a killed run")
+    assert tag_bandwidth.main(["--nj", "2", "--telephone_share", "0.5"]) == 0
+    assert contents() == first
+
+
+def hide_narrowband(utt: str, rate: int) -> None:
+    """Replace a training file by its telephone copy, stored at the given rate."""
+    path = read_table("data/train/wav.scp")[utt]
+    x = telephone(read_audio(path)[0], 16000)
+    soundfile.write(path, resample(x, 8000, rate), rate)
+
+
+def test_narrowband_originals_are_found_listed_and_never_narrowed(recipe: Path) -> None:
+    hide_narrowband("u1", 8000)
+    hide_narrowband("u2", 16000)
+    assert tag("--telephone_share", "1") == 0
+    folder = Path("dump/tagged/train")
+    originals, wavs = read_table("data/train/wav.scp"), read_table(folder / "wav.scp")
+    assert [utt for utt in UTTS if wavs[utt] == originals[utt]] == ["u1", "u2"]
+    assert read_table(folder / "utt2fs")["u1"] == "8000"
+    assert set(read_table(folder / "utt2bw").values()) == {"nb"}
+    text = (folder / "bandwidth_report.md").read_text()
+    assert "| 8000 | 1 | 0 |" in text
+    assert "| 16000 | 1 | 6 |" in text
+    assert f"| u2 | {originals['u2']} | 16000 |" in text
+    assert "header 16000 Hz, spectrum narrowband" in text
+    assert "| u1 |" not in text  # header and spectrum agree
+    assert "2 utterances are narrowband already and not narrowed: kept as they are" in text
+
+
+def test_the_users_own_tags_are_kept_and_differences_listed(recipe: Path) -> None:
+    own = dict.fromkeys(UTTS, "wb") | {"u3": "nb"}
+    write_table("data/train/utt2bw", own)
+    assert tag() == 0
+    assert read_table("dump/tagged/train/utt2bw") == own
+    text = Path("dump/tagged/train/bandwidth_report.md").read_text()
+    assert "utt2bw says nb, measured wb" in text
+    assert "| u3 |" in text
+
+
+def test_incomplete_or_unknown_tags_stop_the_stage(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table("data/valid/utt2bw", dict.fromkeys(UTTS[:3], "wb"))
+    assert tag() == 1
+    assert "data/valid/utt2bw has no line for 1 utterance(s)" in capsys.readouterr().err
+    write_table("data/valid/utt2bw", dict.fromkeys(UTTS[:4], "wb") | {"u2": "narrow"})
+    assert tag() == 1
+    message = capsys.readouterr().err
+    assert "utterance 'u2' has bandwidth 'narrow'; accepted: wb, nb" in message
+    assert not Path("dump/tagged/valid").exists()
+
+
+def test_every_unreadable_file_is_named(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wavs = read_table("data/train/wav.scp")
+    Path(wavs["u4"]).write_bytes(b"nonsense")
+    Path(wavs["u6"]).unlink()
+    assert tag() == 1
+    message = capsys.readouterr().err
+    assert "2 of 8 audio files cannot be used" in message
+    assert f"'u4': audio file '{wavs['u4']}' cannot be read" in message
+    assert f"'u6': audio file '{wavs['u6']}' does not exist" in message
+    assert not Path("dump/tagged/train").exists()
+
+
+def test_test_twins_hold_the_same_utterances(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_table("data/test/utt2bw", {"u0": "wb", "u1": "nb", "u2": "wb"})
+    Path("data/test/spk2utt").write_text("s1 u0 u1 u2\n")
+    assert tag("--telephone_share", "0.5") == 0
+    for label in ("wb", "nb"):
+        folder = Path(f"dump/tagged/test_{label}")
+        for table in ("wav.scp", "text", "text.st_eng", "utt2spk", "utt2bw", "utt2edge"):
+            assert list(read_table(folder / table)) == ["u0", "u2"]
+        assert "left out of this set" in (folder / "bandwidth_report.md").read_text()
+    write_table("data/test/utt2bw", dict.fromkeys(UTTS[:3], "nb"))
+    assert tag("--telephone_share", "0.5") == 1
+    assert "test set 'test'" in capsys.readouterr().err
+
+
+def test_segments_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data/train/segments").write_text("u0 rec 0 1\n")
+    assert tag() == 1
+    assert "segments are not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--telephone_share", "1.5"], ["--nj", "0"], ["--nope", "1"]])
+def test_impossible_options_stop_at_once(recipe: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tag_bandwidth.main(options)
+
+
+@pytest.mark.parametrize("audio_format", ["flac", "flac.ark"])
+def test_formatting_keeps_16_bit_audio_exactly(recipe: Path, audio_format: str) -> None:
+    assert tag("--telephone_share", "0.5") == 0
+    assert form("--sets", "train test_wb test_nb", "--audio_format", audio_format) == 0
+    source, out = Path("dump/tagged/train"), Path("dump/raw/train")
+    wavs, tagged = read_table(out / "wav.scp"), read_table(source / "wav.scp")
+    samples, labels = read_table(out / "utt2num_samples"), read_table(out / "utt2bw")
+    for utt, label in labels.items():
+        x, rate = read_audio(wavs[utt])
+        assert rate == 16000
+        assert len(x) == int(samples[utt])
+        assert measure(x, rate).label == label
+        if label == "wb":
+            np.testing.assert_array_equal(x, read_audio(tagged[utt])[0])
+    if audio_format == "flac":
+        assert wavs["u0"] == "dump/raw/train/audio/u0.flac"
+        assert read_header(wavs["u0"]).subtype == "PCM_16"
+    for table in ("text", "text.st_eng", "utt2spk", "utt2bw", "utt2fs", "utt2edge"):
+        assert (out / table).read_bytes() == (source / table).read_bytes()
+
+
+def test_kaldiio_reads_the_archive(recipe: Path) -> None:
+    """As ESPnet does for the data type ``kaldi_ark``."""
+    assert tag() == 0
+    assert form("--sets", "test", "--audio_format", "flac.ark", "--nj", "2") == 0
+    rate, x = kaldiio.load_scp("dump/raw/test/wav.scp")["u1"]
+    assert rate == 16000
+    np.testing.assert_array_equal(x, read_audio(read_table("data/test/wav.scp")["u1"])[0])
+
+
+def test_loud_audio_is_clipped_with_a_warning(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = read_table("data/test/wav.scp")["u1"]
+    soundfile.write(path, 2 * np.sin(np.arange(8000)), 16000, subtype="FLOAT")
+    assert tag() == 0
+    assert form("--sets", "test") == 0
+    assert "warning: 1 of 3 utterances exceed full scale" in capsys.readouterr().err
+    x, _ = read_audio(read_table("dump/raw/test/wav.scp")["u1"])
+    assert np.abs(x).max() <= 1
+    assert x.min() == -1
+
+
+def test_formatting_names_bad_files_and_publishes_nothing(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tag() == 0
+    Path(read_table("data/test/wav.scp")["u2"]).write_bytes(b"")
+    assert form("--sets", "test") == 1
+    assert "utterance 'u2'" in capsys.readouterr().err
+    assert not Path("dump/raw/test").exists()
+    assert form("--sets", "nowhere") == 1
+    assert "no such file" in capsys.readouterr().err
+    make_set(Path("data/test"), UTTS[:3])
+    assert form("--sets", "test") == 0
+    assert len(read_table("dump/raw/test/wav.scp")) == 3
