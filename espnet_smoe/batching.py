@@ -191,7 +191,8 @@ def build_plan_iter_factory(
             f"{world} ranks: rerun stage 6 with --min_batch_size {world}"
         )
     if mode == "plot_att":
-        batches = [Batch(b.task, b.samples, b.utts[:1]) for b in batches[: iter_options.num_batches]]
+        first = batches[: iter_options.num_batches]
+        batches = [Batch(b.task, b.samples, b.utts[:1]) for b in first]
 
     class PlanSampler(AbsSampler):  # type: ignore[misc]
         """The plan's batches, this rank's share of each."""

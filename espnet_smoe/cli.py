@@ -38,11 +38,11 @@ def placeholder_tokens(size: int, decoder_conf: dict[str, Any]) -> list[str]:
 
 def params(args: argparse.Namespace) -> None:
     """Print total and active parameters of a training config."""
-    import espnet_smoe  # noqa: F401
     from espnet2.tasks.s2t import S2TTask
     from rich.console import Console
     from rich.table import Table
 
+    import espnet_smoe  # noqa: F401
     from espnet_smoe.experts import param_counts
 
     options = S2TTask.get_parser().parse_args(["--config", str(args.config)])

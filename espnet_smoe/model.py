@@ -71,8 +71,10 @@ class SMoES2TModel(ESPnetS2TModel):
         if isinstance(self.decoder, SMoETransformerDecoder):
             self.decoder.bind_tokens(self.token_list)
             decoder_axis = self.decoder.expert_names
-        self.criterion_att = ObservedLoss(self.criterion_att)
-        self.route_stats = RouteStats(decoder_axis, encoder_axis)
+        self.route_stats = RouteStats(
+            decoder_axis, encoder_axis, per_token=self.criterion_att.normalize_length
+        )
+        self.criterion_att: ObservedLoss = ObservedLoss(self.criterion_att)  # type: ignore[has-type]
 
     def forward(  # type: ignore[override]
         self,

@@ -84,9 +84,18 @@ class RouteStats:
     Args:
         decoder_axis: The decoder's expert names; empty: dense.
         encoder_axis: The encoder's.
+        per_token: Losses per token, as with ESPnet's ``length_normalized_loss: true``, rather
+            than per utterance.
     """
 
-    def __init__(self, decoder_axis: Sequence[str], encoder_axis: Sequence[str]) -> None:
+    def __init__(
+        self,
+        decoder_axis: Sequence[str],
+        encoder_axis: Sequence[str],
+        *,
+        per_token: bool = False,
+    ) -> None:
+        self.loss_unit = TOKENS if per_token else UTTERANCES
         self.routes = [
             tuple(name for name in (d, e) if name)
             for d in list(decoder_axis) or [""]
@@ -127,7 +136,7 @@ class RouteStats:
         for route, row in zip(self.routes, sums, strict=True):
             name = "_".join(route)
             # 0 / 0 is NaN: an absent route
-            stats[f"loss_att_{name}"] = (row[LOSS] / row[UTTERANCES])[None]
+            stats[f"loss_att_{name}"] = (row[LOSS] / row[self.loss_unit])[None]
             stats[f"acc_{name}"] = (row[CORRECT] / row[TOKENS])[None]
             stats[f"n_{name}"] = row[UTTERANCES][None]
         return stats

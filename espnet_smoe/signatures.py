@@ -19,9 +19,10 @@ def adds_options_to(base: type) -> Callable[[Class], Class]:
     def decorate(cls: Class) -> Class:
         inherited = list(inspect.signature(base).parameters.values())
         known = {p.name for p in inherited}
+        constructor: Any = cls.__init__  # type: ignore[misc]
         own = [
             p
-            for p in inspect.signature(cls.__init__).parameters.values()
+            for p in inspect.signature(constructor).parameters.values()
             if p.kind is p.KEYWORD_ONLY and p.name not in known
         ]
         signature: Any = inspect.Signature(

@@ -99,7 +99,9 @@ def test_a_task_with_too_few_examples_raises() -> None:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(0, 99))
 def test_interleaving_keeps_each_tasks_share_in_any_stretch(sizes: list[int], seed: int) -> None:
     batches = [
-        Batch(f"t{task}", 1, (f"{task}-{i}",)) for task, size in enumerate(sizes) for i in range(size)
+        Batch(f"t{task}", 1, (f"{task}-{i}",))
+        for task, size in enumerate(sizes)
+        for i in range(size)
     ]
     order = interleave(batches, seed)
     assert sorted(order, key=lambda b: b.utts) == sorted(batches, key=lambda b: b.utts)

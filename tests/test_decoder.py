@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from espnet.nets.batch_beam_search import BatchBeamSearch
 from espnet.nets.beam_search import BeamSearch
 from espnet.nets.scorers.length_bonus import LengthBonus
+from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 from tiny import (
     EXPERTS,
     ID,
@@ -106,7 +107,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_of_distinct_experts() -
     for layers in ([], [1, 2]):
         decoder = smoe_decoder(gradient_checkpoint_layers=layers, dropout_rate=0.2)
         decoder.load_state_dict(state)
-        output = seeded(lambda decoder=decoder: decoder.train()(*inputs())[0])
+        output = seeded(partial(decoder.train(), *inputs()))[0]
         grads.append(backward(decoder, output))
     for name, gradient in grads[0].items():
         assert gradient is not None and grads[1][name] is not None, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -161,7 +162,7 @@ def test_layer_drop_and_gradient_checkpointing_equal_dense_encoder() -> None:
         gradients = backward(dense, expected)
         for smoe in (plain, checkpointed):
             smoe.set_route(MIXED)
-            actual = seeded(lambda smoe=smoe: smoe.train()(x, LENGTHS)[0], seed)
+            actual = seeded(partial(smoe.train(), x, LENGTHS), seed)[0]
             close(actual, expected)
             same_gradients(gradients, backward(smoe, actual))
 
@@ -173,13 +174,11 @@ def test_gradient_checkpointing_gives_the_same_gradients_of_distinct_experts() -
     state = randomize(SMOE["e_branchformer"](**encoder_options("e_branchformer"))).state_dict()
     for layers in ([], [0, 1, 2, 3]):
         smoe = SMOE["e_branchformer"](
-            **encoder_options(
-                "e_branchformer", gradient_checkpoint_layers=layers, dropout_rate=0.2
-            )
+            **encoder_options("e_branchformer", gradient_checkpoint_layers=layers, dropout_rate=0.2)
         )
         smoe.load_state_dict(state)
         smoe.set_route(MIXED)
-        output = seeded(lambda smoe=smoe: smoe.train()(features(), LENGTHS)[0])
+        output = seeded(partial(smoe.train(), features(), LENGTHS))[0]
         grads.append(backward(smoe, output))
     for name, gradient in grads[0].items():
         assert gradient is not None and grads[1][name] is not None, name
@@ -219,9 +218,7 @@ def test_return_all_hidden_states_and_masks_pass_through(kind: str) -> None:
 def test_max_layer_passes_through() -> None:
     dense, smoe = encoder_pair("e_branchformer")
     smoe.set_route(MIXED)
-    close(
-        smoe(features(), LENGTHS, max_layer=1)[0], dense(features(), LENGTHS, max_layer=1)[0]
-    )
+    close(smoe(features(), LENGTHS, max_layer=1)[0], dense(features(), LENGTHS, max_layer=1)[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -151,9 +151,11 @@ def test_a_dense_checkpoint_fills_every_expert(strict: bool) -> None:
 
 def test_a_dense_checkpoint_of_another_size_raises() -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
-        bank("a", "b").load_state_dict(torch.nn.Sequential(torch.nn.Linear(4, 9)).state_dict() | {
-            "2.weight": torch.zeros(4, 9), "2.bias": torch.zeros(4)
-        }, strict=False)
+        bank("a", "b").load_state_dict(
+            torch.nn.Sequential(torch.nn.Linear(4, 9)).state_dict()
+            | {"2.weight": torch.zeros(4, 9), "2.bias": torch.zeros(4)},
+            strict=False,
+        )
 
 
 @pytest.mark.parametrize("kind", ["conformer", "e_branchformer"])

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from espnet2.tasks.s2t import S2TTask
 from espnet.nets.pytorch_backend.nets_utils import th_accuracy
 from espnet.nets.pytorch_backend.transformer.label_smoothing_loss import LabelSmoothingLoss
+from espnet2.main_funcs.calculate_all_attentions import calculate_all_attentions
+from espnet2.tasks.s2t import S2TTask
 from tiny import FS, ID, TOKENS, close, ids, model_batch, padded, smoe_model, speech
 
 from espnet_smoe.bandwidth import measure
@@ -183,9 +184,14 @@ def test_speech_with_a_channel_axis_is_routed_and_trimmed(model: SMoES2TModel) -
     close(actual, expected)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_route_figures_equal_espnets_criterion_on_the_rows(smoothing: float) -> None:
-    model = smoe_model(model_conf={"lsm_weight": smoothing}).train()
+@pytest.mark.parametrize(
+    ("smoothing", "per_token"), [(0.0, False), (0.1, False), (0.1, True), (1.0, False)]
+)
+def test_route_figures_equal_espnets_criterion_on_the_rows(
+    smoothing: float, per_token: bool
+) -> None:
+    options = {"lsm_weight": smoothing, "length_normalized_loss": per_token}
+    model = smoe_model(model_conf=options).train()
     given = [0, 1, 1, 0, 0, 1]
     tasks = [*TASKS, "<asr>", "<asr>"]
     batch = model_batch(tasks, given)
@@ -194,7 +200,7 @@ def test_route_figures_equal_espnets_criterion_on_the_rows(smoothing: float) -> 
     _, stats, _ = model(**batch)
     hook.remove()
     ((logits, targets),) = outputs
-    criterion = LabelSmoothingLoss(len(TOKENS), -1, smoothing)
+    criterion = LabelSmoothingLoss(len(TOKENS), -1, smoothing, normalize_length=per_token)
     routes = [
         f"{'asr' if task == '<asr>' else 'st'}_{('wb', 'nb')[band]}"
         for task, band in zip(tasks, given, strict=True)
@@ -210,7 +216,8 @@ def test_route_figures_equal_espnets_criterion_on_the_rows(smoothing: float) -> 
         assert stats[f"n_{route}"].tolist() == [len(rows)]
     n = torch.cat([stats[f"n_{route}"] for route in sorted(set(routes))])
     loss = torch.cat([stats[f"loss_att_{route}"] for route in sorted(set(routes))])
-    torch.testing.assert_close((n * loss).sum() / n.sum(), stats["loss_att"][0])
+    if not per_token:
+        torch.testing.assert_close((n * loss).sum() / n.sum(), stats["loss_att"][0])
 
 
 def test_absent_routes_are_nan_and_keys_keep_their_order(model: SMoES2TModel) -> None:
@@ -315,6 +322,48 @@ def test_route_stats_of_one_dense_side_or_two() -> None:
     decoder_only = RouteStats(("asr", "st"), ())(scores, ("asr", "st"), None, False)
     assert decoder_only["acc_asr"].item() == 0.25 and decoder_only["acc_st"].item() == 1
     assert RouteStats((), ())(scores, None, None, False) == {}
+
+
+def test_only_training_steps_are_summed_over_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ESPnet plots attention on rank 0 alone: a sum over the ranks would wait there for ever."""
+    calls = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: calls.append(sums.mul_(2)))
+    scores = torch.tensor([[2.0, 1, 4, 1]])
+    stats = RouteStats(("asr",), ())
+    assert stats(scores, ("asr",), None, False)["n_asr"].item() == 1
+    assert calls == []
+    summed = stats(scores, ("asr",), None, True)
+    assert summed["n_asr"].item() == 2 and summed["loss_att_asr"].item() == 2
+    assert len(calls) == 1
+
+
+def test_espnets_attention_plots_run(model: SMoES2TModel) -> None:
+    batch = model_batch(["<asr>", "<st_eng>"], [0, 1])
+    attention = calculate_all_attentions(model, {**batch, "utt_id": ["u1", "u2"]})
+    assert any(name.startswith("decoder.") for name in attention)
+    assert all(len(per_utterance) == 2 for per_utterance in attention.values())
+
+
+def test_autocast_of_a_whole_model_with_mixed_routes(model: SMoES2TModel) -> None:
+    batch = model_batch(TASKS, [0, 1, 1, 0])
+    _, expected, _ = model(**batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, stats, _ = model.train()(**batch)
+    loss.sum().backward()
+    for key in ROUTE_KEYS:
+        if key.startswith("loss"):
+            torch.testing.assert_close(stats[key], expected[key], atol=0.0, rtol=0.02)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_a_model_without_decoder_has_no_figures_per_route() -> None:
+    model = smoe_model(model_conf={"ctc_weight": 1.0}).train()
+    loss, stats, _ = model(**model_batch(["<asr>", "<asr>"], [0, 1]))
+    loss.sum().backward()
+    assert model.last_route == ("wb", "nb")
+    assert not [key for key in stats if key in ROUTE_KEYS]
 
 
 def test_dense_parts_work_in_the_smoe_model() -> None:

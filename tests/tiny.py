@@ -141,7 +141,7 @@ def expert_key(name: str) -> str:
 
 def dense_of(smoe: Any, dense: Any, expert: str) -> Any:
     """The dense module `dense` with the weights of one expert of `smoe`, in eval mode."""
-    other = re.compile(r"\.experts\.(?!%s\.)" % expert)
+    other = re.compile(rf"\.experts\.(?!{expert}\.)")
     state = {expert_key(k): v for k, v in smoe.state_dict().items() if not other.search(k)}
     dense.load_state_dict(copy.deepcopy(state))
     return dense.eval()
@@ -178,9 +178,7 @@ def same_gradients(
 
 def features(batch: int = 4, frames: int = 31, seed: int = 3) -> torch.Tensor:
     """Random features (B, T, FEATURES)."""
-    return torch.randn(
-        batch, frames, FEATURES, generator=torch.Generator().manual_seed(seed)
-    )
+    return torch.randn(batch, frames, FEATURES, generator=torch.Generator().manual_seed(seed))
 
 
 def seeded(call: Callable[[], Any], seed: int = 11) -> Any:
@@ -208,7 +206,7 @@ def training_config(kind: str = "conformer", **options: Any) -> dict[str, Any]:
     del encoder["input_size"]
     decoder = decoder_options(num_blocks=1, experts=EXPERTS)
     del decoder["vocab_size"], decoder["encoder_output_size"]
-    config = {
+    config: dict[str, Any] = {
         "token_list": TOKENS,
         "token_type": "word",
         "frontend_conf": FRONTEND,

@@ -10,3 +10,4 @@ fi
 export PYTHONIOENCODING=UTF-8
 export PYTHONUNBUFFERED=1
 export LC_ALL=C.UTF-8
+export OMP_NUM_THREADS=1  # processes, not threads, share the data stages' work; training sets its own

@@ -43,7 +43,7 @@ min_seconds=0.2
 max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (own)
 
 # Tokens
-nbpe=                   # lines of the token list; default: 600 (mini), 600 (mboshi_fr), 8000 (own)
+nbpe=                   # lines of the token list; default: 600 (mini), 350 (mboshi_fr), 8000 (own)
 bpemode=bpe             # bpe, unigram
 timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has any
 
@@ -75,7 +75,7 @@ log() { echo "$(date '+%H:%M:%S') $*"; }
 
 case "${corpus}" in
     mini)      defaults=("test" 0.5 8 600) ;;
-    mboshi_fr) defaults=("dev" 0.5 12 600); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
+    mboshi_fr) defaults=("dev" 0.5 12 350); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
     *)         defaults=("test" 0 30 8000) ;;
 esac
 test_sets=${test_sets:-${defaults[0]}}

@@ -17,6 +17,7 @@ from espnet_smoe.datadir import DataError, read_table
 from espnet_smoe.encoder import banks_of
 
 PER_ROUTE = 2  # examples of each task and bandwidth
+TEXTS = {"text": "text", "text_prev": "text.prev", "text_ctc": "text.ctc"}
 
 
 def pick_examples(directory: Path) -> list[str]:
@@ -65,10 +66,7 @@ def main() -> int:
         preprocess = S2TTask.build_preprocess_fn(args, True)
         collate = S2TTask.build_collate_fn(args, True)
         utts = pick_examples(own.examples)
-        tables = {
-            key: read_table(own.examples / name)
-            for key, name in (("text", "text"), ("text_prev", "text.prev"), ("text_ctc", "text.ctc"))
-        }
+        tables = {key: read_table(own.examples / name) for key, name in TEXTS.items()}
         audio = read_table(own.examples / "wav.scp")
         bandwidth = read_table(own.examples / "bandwidth")
         examples = []

@@ -17,8 +17,8 @@ from espnet_smoe.batching import PLAN_NAME, read_plan
 from espnet_smoe.datadir import DataError, read_table, require_same_keys
 from espnet_smoe.routing import SPECIAL
 
-TRAINING_TABLES = "text text.prev text.ctc bandwidth utt2bw utt2task utt2num_samples".split()
-TEST_TABLES = "text utt2lang utt2bw utt2num_samples".split()
+TRAINING_TABLES = "text text.prev text.ctc bandwidth utt2bw utt2task utt2num_samples"
+TEST_TABLES = "text utt2lang utt2bw utt2num_samples"
 SHOWN = 50
 
 
@@ -59,7 +59,7 @@ def check_set(directory: Path, args: argparse.Namespace, tokens: set[str]) -> It
         yield str(error)
         return
     tables = {}
-    for name in TRAINING_TABLES if training else TEST_TABLES:
+    for name in (TRAINING_TABLES if training else TEST_TABLES).split():
         try:
             tables[name] = read_table(directory / name)
             require_same_keys(audio, tables[name], names=("wav.scp", f"{directory / name}"))

@@ -8,15 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs import Job, JobError, run_jobs
+from jobs import Job, JobError, run_jobs, split
 
 from espnet_smoe.datadir import publish_dir, read_table
-
-
-def split(keys: list[str], parts: int) -> list[list[str]]:
-    """Cut a list into at most `parts` stretches of about equal length."""
-    parts = max(1, min(parts, len(keys)))
-    return [keys[len(keys) * i // parts : len(keys) * (i + 1) // parts] for i in range(parts)]
 
 
 def count_lines(paths: list[Path]) -> int:

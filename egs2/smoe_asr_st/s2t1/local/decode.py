@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from jobs import Job, JobError, run_jobs
+from jobs import Job, JobError, run_jobs, split
 
 from espnet_smoe import bbpe
 from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
@@ -51,9 +51,9 @@ def plan(examples: Path, sets: list[str], tasks: list[str], nj: int) -> list[Str
                 groups.setdefault((test_set, task, language), []).append(utt)
     parts = max(1, -(-nj // max(1, len(groups))))
     return [
-        Stretch(*key, index, tuple(utts[len(utts) * index // parts : len(utts) * (index + 1) // parts]))
+        Stretch(*key, index, tuple(part))
         for key, utts in groups.items()
-        for index in range(min(parts, len(utts)))
+        for index, part in enumerate(split(utts, parts))
     ]
 
 
@@ -119,7 +119,7 @@ def decode(args: argparse.Namespace, options: list[str]) -> None:
     jobs, working = [], []
     for stretch in stretches:
         final = jobs_dir / stretch.name
-        if final.exists() and list(read_table(final / "keys", allow_empty=True)) == list(stretch.utts):
+        if is_done(final, stretch):
             continue
         partial = jobs_dir / f"{stretch.name}.partial"
         jobs.append(make_job(args, options, stretch, partial, final))
@@ -143,6 +143,12 @@ def decode(args: argparse.Namespace, options: list[str]) -> None:
         )
     for key in dict.fromkeys((s.test_set, s.task) for s in stretches):
         gather(args.out, jobs_dir, key, [s for s in stretches if (s.test_set, s.task) == key])
+
+
+def is_done(directory: Path, stretch: Stretch) -> bool:
+    """Has this stretch been decoded, with these utterances?"""
+    keys = directory / "keys"
+    return keys.exists() and tuple(read_table(keys, allow_empty=True)) == stretch.utts
 
 
 def make_job(

@@ -1,4 +1,4 @@
-"""Run ESPnet programs as child processes: one log each, the first failure shown, progress visible."""
+"""Run ESPnet programs as child processes: a log each, the first failure shown, progress seen."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from tqdm import tqdm
 
 POLL_SECONDS = 0.5
 TAIL_LINES = 25
+
+
+def split(keys: list[str], parts: int) -> list[list[str]]:
+    """Cut a list into at most `parts` stretches of about equal length."""
+    parts = max(1, min(parts, len(keys)))
+    return [keys[len(keys) * i // parts : len(keys) * (i + 1) // parts] for i in range(parts)]
 
 
 class JobError(RuntimeError):

@@ -16,6 +16,8 @@ from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.bbpe import normalize_text, reject_special_symbols, special_symbols
 from espnet_smoe.datadir import DataError, publish_dir, read_table, require_same_keys, write_table
 
+EXAMPLE_TABLES = "wav.scp text text.prev text.ctc bandwidth utt2bw utt2task utt2num_samples"
+
 
 def find_tasks(directory: Path) -> dict[str, Path]:
     """The tasks of a data directory: ``text`` is asr, ``text.<task>`` another one."""
@@ -61,10 +63,7 @@ def make_training_set(source: Path, target: Path, args: argparse.Namespace) -> N
     for name, table in [*tables.items(), ("text", texts["asr"])]:
         require_same_keys(samples, table, names=("utt2num_samples", f"{source / name}"))
     symbols = special_symbols(sorted(set(tables["utt2lang"].values())), sorted(tasks))
-    out: dict[str, dict[str, object]] = {
-        name: {}
-        for name in "wav.scp text text.prev text.ctc bandwidth utt2bw utt2task utt2num_samples".split()
-    }
+    out: dict[str, dict[str, object]] = {name: {} for name in EXAMPLE_TABLES.split()}
     for task, table in texts.items():
         for utt, text in table.items():
             reject_special_symbols(text, symbols, utt=utt, path=tasks[task])
