@@ -18,7 +18,7 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "Python 3.10 to 3.12 is needed, this is %d.%d; choose one: make PYTHON=python3.11" % v)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt "setuptools<74" wheel
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[mini,test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[mini,test]"
 	touch $@
 
 mini: setup

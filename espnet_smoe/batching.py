@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from espnet_smoe.datadir import DataError, require_same_keys, write_text
@@ -208,24 +207,9 @@ def build_plan_iter_factory(
             ordered = interleave(batches, seed) if iter_options.train else batches
             return [list(b.utts[rank::world]) for b in ordered]
 
-    class PlanIterFactory(SequenceIterFactory):
-        """Starts each training epoch from the epoch's own random state.
-
-        ESPnet's checkpoint holds none: dropout after a resume would differ from the run that
-        was never stopped.
-        """
-
-        def build_iter(self, epoch: int, shuffle: bool | None = None) -> Any:
-            if iter_options.train:
-                seed = self.seed + epoch
-                random.seed(seed)
-                np.random.seed(seed)
-                torch.manual_seed(seed)
-            return super().build_iter(epoch, shuffle)
-
     sampler = PlanSampler()
     keys = {utt for batch in sampler.generate(0) for utt in batch}
-    return PlanIterFactory(
+    return SequenceIterFactory(
         dataset=task.build_dataset(args, iter_options, keys),
         batches=sampler,
         seed=args.seed,

@@ -60,6 +60,7 @@ class SMoETransformerDecoder(TransformerDecoder):
                 "'embed' is accepted"
             )
         super().__init__(vocab_size, encoder_output_size, *args, **options)
+        self.last_route: tuple[str, ...] | None = None  # of the last call, one name per row
         self.guide_table = GuideTable(experts, default_expert=default_expert)
         for index in expert_block_indices(expert_blocks, len(self.decoders), "decoder_conf"):
             block = self.decoders[index]
@@ -85,6 +86,7 @@ class SMoETransformerDecoder(TransformerDecoder):
     def _enter(self, ys_BT: torch.Tensor, origin: str, *, whole_prompt: bool) -> None:
         names = self.guide_table.route(ys_BT, origin=origin, whole_prompt=whole_prompt)
         route = Route.of(names, ys_BT.device)
+        self.last_route = names
         for bank in banks_of(self):
             bank.set_route(route)
 

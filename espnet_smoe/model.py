@@ -61,7 +61,8 @@ class SMoES2TModel(ESPnetS2TModel):
         if isinstance(self.encoder, RoutedEncoder):
             encoder_axis = self.encoder.expert_names
             unknown = [name for name in encoder_axis if name not in BANDWIDTHS]
-            if unknown:
+            routes_by_bandwidth = type(self).encoder_route is SMoES2TModel.encoder_route
+            if unknown and routes_by_bandwidth:
                 raise RoutingError(
                     f"encoder_conf.experts: model 'smoe' routes by bandwidth and never picks "
                     f"{', '.join(unknown)} (accepted: {', '.join(BANDWIDTHS)}); for another axis "
@@ -119,8 +120,7 @@ class SMoES2TModel(ESPnetS2TModel):
         if self.decoder is not None:
             decoder_names = None
             if isinstance(self.decoder, SMoETransformerDecoder):
-                prefix = text.new_full((len(text), 1), self.sos)
-                decoder_names = self.decoder.route_of(torch.cat([prefix, text], dim=1))
+                decoder_names = self.decoder.last_route
             scores = self.criterion_att.take()
             stats.update(self.route_stats(scores, decoder_names, self.last_route, self.training))
         return loss, stats, weight

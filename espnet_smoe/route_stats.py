@@ -44,7 +44,7 @@ class ObservedLoss(nn.Module):
         return scores
 
     def _score(self, x_BTV: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
-        """Label-smoothed KL divergence per utterance, without a (B, T, V) temporary.
+        """Label-smoothed KL divergence per utterance, in closed form.
 
         With confidence c on the target and s/(V-1) on every other token, the divergence is the
         constant sum(p log p) minus sum(p log q), and log q is x minus its log-sum-exp.

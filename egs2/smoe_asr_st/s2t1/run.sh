@@ -34,6 +34,7 @@ train_set=train
 valid_set=valid
 test_sets=              # default: the corpus's
 mini_size=1400          # training sentences of the built-in corpus
+mini_args=              # further options of local/prepare_mini.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own: 0
 telephone_codec=ulaw
@@ -64,11 +65,11 @@ text_normalisation=nfc_ws
 hf_repo=                # stage 15
 
 options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj python
-train_set valid_set test_sets mini_size telephone_share telephone_codec fs audio_format
+train_set valid_set test_sets mini_size mini_args telephone_share telephone_codec fs audio_format
 min_seconds max_seconds nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
 train_threads inference_config inference_args inference_model inference_tag route_override
 text_normalisation hf_repo"
-command="./run.sh $*"
+command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 . local/parse_options.sh
 
 log() { echo "$(date '+%H:%M:%S') $*"; }
@@ -76,10 +77,22 @@ log() { echo "$(date '+%H:%M:%S') $*"; }
 case "${corpus}" in
     mini)      defaults=("test" 0.5 8 600) ;;
     mboshi_fr) defaults=("dev" 0.5 12 350); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
-    *)         defaults=("test" 0 30 8000) ;;
+    own)       defaults=("test" 0 30 8000) ;;
+    *)         log "--corpus ${corpus}: unknown; accepted: mini, mboshi_fr, own" >&2; exit 2 ;;
 esac
+for name in stage stop_stage ngpu nj; do
+    if ! [[ "${!name}" =~ ^[0-9]+$ ]]; then
+        log "--${name} ${!name}: accepted is a whole number" >&2
+        exit 2
+    fi
+done
+# A run that is killed takes its programs along, so that a rerun finds nobody else writing.
+if setpriv --pdeathsig KILL true 2> /dev/null; then
+    python="setpriv --pdeathsig KILL ${python}"
+fi
 test_sets=${test_sets:-${defaults[0]}}
 telephone_share=${telephone_share:-${defaults[1]}}
+if [[ "${telephone_share}" =~ ^0*\.?0*$ ]]; then telephone_share=0; fi
 max_seconds=${max_seconds:-${defaults[2]}}
 nbpe=${nbpe:-${defaults[3]}}
 datadir=${datadir:-data/${corpus}}
@@ -135,7 +148,8 @@ runs() {  # stage number: is it asked for?
 
 if runs 1; then
     log "Stage 1: data preparation (${corpus}) -> ${datadir}"
-    local/data.sh "${corpus}" "${corpus_dir}" "${datadir}" downloads "${mini_size}" "${nj}"
+    local/data.sh "${corpus}" "${corpus_dir}" "${datadir}" downloads "${nj}" "${python}" \
+        --size "${mini_size}" ${mini_args}
 fi
 
 if runs 2; then
@@ -191,7 +205,8 @@ if runs 10; then
     log "Stage 10: feature statistics -> ${stats_dir}"
     OMP_NUM_THREADS=1 ${python} local/collect_stats.py --out "${stats_dir}" --nj "${nj}" \
         --python "${python}" --train_dir "${train_dir}" --valid_dir "${valid_dir}" \
-        -- ${model_options} $(data_options train "${train_dir}") $(data_options valid "${valid_dir}")
+        -- ${model_options} $(data_options train "${train_dir}") \
+        $(data_options valid "${valid_dir}") ${s2t_args}
 fi
 
 if runs 11; then

@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import soundfile
+from make_examples import find_tasks
 from tqdm import tqdm
 
 from espnet_smoe.bandwidth import BANDWIDTHS
@@ -50,6 +51,16 @@ def text_problems(directory: Path, tokens: set[str]) -> Iterator[str]:
             yield f"utterance {utt}: {directory}/text: {text!r} is not '<language><task>... text'"
 
 
+def prompt_problems(directory: Path, languages: dict[str, str], tokens: set[str]) -> Iterator[str]:
+    """Check that the prompts of a test set, which stage 12 makes, are in the token list."""
+    for utt, language in languages.items():
+        if f"<{language}>" not in tokens:
+            yield f"utterance {utt}: {directory}/utt2lang: <{language}> is not in the token list"
+    for task, path in find_tasks(directory).items():
+        if f"<{task}>" not in tokens:
+            yield f"{path}: <{task}> is not in the token list: nothing was trained for this task"
+
+
 def check_set(directory: Path, args: argparse.Namespace, tokens: set[str]) -> Iterator[str]:
     """Yield every problem of one data directory."""
     training = (directory / "utt2task").exists()
@@ -76,13 +87,15 @@ def check_set(directory: Path, args: argparse.Namespace, tokens: set[str]) -> It
             require_same_keys(audio, planned, names=("wav.scp", f"{directory / PLAN_NAME}"))
         except DataError as error:
             yield f"{error}; rerun stage 6"
+    if not training:
+        yield from prompt_problems(directory, tables.get("utt2lang", {}), tokens)
     samples = tables.get("utt2num_samples", {})
     seen: dict[str, tuple[str, str, int, int]] = {}
     for utt, path in audio.items():
         if utt in samples:
             seen.setdefault(path, (utt, path, int(samples[utt]), args.fs))
-    with ProcessPoolExecutor(args.nj) as pool:
-        results = pool.map(audio_problem, seen.values(), chunksize=64)
+    with ThreadPoolExecutor(args.nj) as pool:  # reading headers is waiting for the disk
+        results = pool.map(audio_problem, seen.values())
         bar = tqdm(results, total=len(seen), desc=str(directory), unit="file", mininterval=2)
         yield from (problem for problem in bar if problem)
 

@@ -30,7 +30,8 @@ def main() -> int:
     options = args.options[1:] if args.options[:1] == ["--"] else args.options
     train = list(read_table(args.train_dir / "wav.scp"))
     valid = list(read_table(args.valid_dir / "wav.scp"))
-    parts = list(zip(split(train, args.nj), split(valid, args.nj), strict=False))
+    nj = min(args.nj, len(train), len(valid))  # a part is some of both
+    parts = list(zip(split(train, nj), split(valid, nj), strict=True))
     try:
         with publish_dir(args.out) as directory:
             jobs, shapes = [], []
@@ -52,7 +53,7 @@ def main() -> int:
                 jobs.append(Job(command, part / "log"))
             run_jobs(
                 jobs,
-                nj=args.nj,
+                nj=nj,
                 total=len(train) + len(valid),
                 done=lambda: count_lines(shapes),
                 title="statistics",

@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Stage 1: write data/<set>/{wav.scp,text,text.<task>,utt2lang,utt2spk} for one corpus.
-# Usage: local/data.sh CORPUS CORPUS_DIR DATA_DIR DOWNLOAD_DIR MINI_SIZE NJ
+# Usage: local/data.sh CORPUS CORPUS_DIR DATA_DIR DOWNLOAD_DIR NJ PYTHON [prepare_mini.py's options]
 set -euo pipefail
-corpus=$1; corpus_dir=$2; data=$3; downloads=$4; size=$5; nj=$6
+corpus=$1; corpus_dir=$2; data=$3; downloads=$4; nj=$5; python=$6
+shift 6
 
 case "${corpus}" in
     mini)
-        python3 local/prepare_mini.py --size "${size}" --out "${data}" \
-            --audio_dir "${downloads}/mini" --nj "${nj}" ;;
+        # The audio of one data directory must not replace that of another.
+        exec ${python} local/prepare_mini.py --out "${data}" \
+            --audio_dir "${downloads}/$(basename "${data}")" --nj "${nj}" "$@" ;;
     mboshi_fr)
         if [ -z "${corpus_dir}" ]; then
             echo "$0: --corpus mboshi_fr needs --corpus_dir (or MBOSHI_FR in db.sh): the directory" \
                 "that holds full_corpus_newsplit/ of the public Mboshi-French corpus" >&2
             exit 1
         fi
-        python3 local/prepare_mboshi_fr.py --corpus_dir "${corpus_dir}" --out "${data}" ;;
+        exec ${python} local/prepare_mboshi_fr.py --corpus_dir "${corpus_dir}" --out "${data}" ;;
     own)
         # Your own data: DATA_DIR already holds the tables; see the README.
         for table in wav.scp text utt2lang; do

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import yaml
 from jobs import Job, JobError, run_jobs, split
+from make_examples import find_tasks
 
 from espnet_smoe import bbpe
 from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
@@ -34,7 +36,7 @@ class Stretch:
     task: str
     language: str
     index: int
-    utts: tuple[str, ...]
+    utts: dict[str, str]  # with what their audio is known by
 
     @property
     def name(self) -> str:
@@ -44,32 +46,37 @@ class Stretch:
 def plan(examples: Path, sets: list[str], tasks: list[str], nj: int) -> list[Stretch]:
     """Cut the test sets into stretches, so many that `nj` processes have work to the end."""
     groups: dict[tuple[str, str, str], list[str]] = {}
+    audio: dict[str, dict[str, str]] = {}
     for test_set in sets:
         languages = read_table(examples / test_set / "utt2lang")
-        for task in tasks or tasks_of(examples / test_set):
+        audio[test_set] = audio_sizes(examples / test_set / "wav.scp")
+        for task in tasks or find_tasks(examples / test_set):
             for utt, language in languages.items():
                 groups.setdefault((test_set, task, language), []).append(utt)
     parts = max(1, -(-nj // max(1, len(groups))))
     return [
-        Stretch(*key, index, tuple(part))
+        Stretch(*key, index, {utt: audio[key[0]][utt] for utt in part})
         for key, utts in groups.items()
         for index, part in enumerate(split(utts, parts))
     ]
 
 
-def tasks_of(directory: Path) -> list[str]:
-    """The tasks that a test set has references for."""
-    others = {p.name.split(".")[1] for p in directory.glob("text.*")}
-    return [TRANSCRIBING, *sorted(others)]
-
-
 def fingerprint(args: argparse.Namespace, options: list[str]) -> str:
-    """What a finished job depends on besides its utterances."""
+    """What a finished job depends on besides its utterances and their audio."""
     digest = hashlib.sha256()
     for path in (args.s2t_dir / args.model, args.config, args.s2t_dir / "config.yaml"):
         digest.update(path.read_bytes())
     digest.update(json.dumps([options, args.route_override]).encode())
     return digest.hexdigest()
+
+
+def audio_sizes(wav_scp: Path) -> dict[str, str]:
+    """The file and its bytes of each utterance: other audio, other figures."""
+    sizes = {}
+    for utt, path in read_table(wav_scp).items():
+        file = path.rpartition(":")[0] if ".ark:" in path else path
+        sizes[utt] = f"{path} {os.stat(file).st_size}"
+    return sizes
 
 
 def inference_options(args: argparse.Namespace, task: str) -> list[str]:
@@ -146,9 +153,9 @@ def decode(args: argparse.Namespace, options: list[str]) -> None:
 
 
 def is_done(directory: Path, stretch: Stretch) -> bool:
-    """Has this stretch been decoded, with these utterances?"""
+    """Has this stretch been decoded, with these utterances and this audio?"""
     keys = directory / "keys"
-    return keys.exists() and tuple(read_table(keys, allow_empty=True)) == stretch.utts
+    return keys.exists() and read_table(keys, allow_empty=True) == stretch.utts
 
 
 def make_job(
@@ -158,7 +165,7 @@ def make_job(
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
     partial.mkdir(parents=True)
-    write_table(partial / "keys", dict.fromkeys(stretch.utts, ""))
+    write_table(partial / "keys", stretch.utts)
     routes = partial / "routes"
     wav_scp = args.examples / stretch.test_set / "wav.scp"
     command = [

@@ -16,6 +16,7 @@ from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.bbpe import normalize_text, reject_special_symbols, special_symbols
 from espnet_smoe.datadir import DataError, publish_dir, read_table, require_same_keys, write_table
 
+NOT_A_TASK = ("prev", "ctc")  # text.prev and text.ctc are inputs of training
 EXAMPLE_TABLES = "wav.scp text text.prev text.ctc bandwidth utt2bw utt2task utt2num_samples"
 
 
@@ -24,7 +25,8 @@ def find_tasks(directory: Path) -> dict[str, Path]:
     tasks = {"asr": directory / "text"}
     for path in sorted(directory.glob("text.*")):
         suffix = path.name[len("text.") :]
-        if "." not in suffix:  # text.<task>.ref2 is a further reference for scoring
+        # text.<task>.ref2 is a further reference for scoring
+        if "." not in suffix and suffix not in NOT_A_TASK:
             tasks[suffix] = path
     return tasks
 
@@ -67,6 +69,8 @@ def make_training_set(source: Path, target: Path, args: argparse.Namespace) -> N
     for task, table in texts.items():
         for utt, text in table.items():
             reject_special_symbols(text, symbols, utt=utt, path=tasks[task])
+            if utt not in samples:
+                raise DataError(f"{tasks[task]}: utterance {utt!r} is not in {source}/wav.scp")
             if utt not in keep:
                 continue
             bandwidth = tables["utt2bw"][utt]
@@ -76,6 +80,11 @@ def make_training_set(source: Path, target: Path, args: argparse.Namespace) -> N
                     f"{', '.join(BANDWIDTHS)}"
                 )
             example = f"{utt}_{task}"
+            if example in out["text"]:
+                raise DataError(
+                    f"{tasks[task]}: utterance {utt!r} and task {task!r} give the example id "
+                    f"{example!r}, as another pair does; rename the utterance"
+                )
             out["wav.scp"][example] = tables["wav.scp"][utt]
             out["text"][example] = f"<{tables['utt2lang'][utt]}><{task}><notimestamps> {text}"
             out["text.prev"][example] = "<na>"

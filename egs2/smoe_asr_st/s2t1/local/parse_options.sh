@@ -3,7 +3,7 @@
 while [ $# -gt 0 ]; do
     case "$1" in
         -h|--help)
-            sed -n '/^# Usage/,/^[^#]/p' "$0" | sed -n 's/^# \{0,1\}//p'
+            sed -n '/^# Usage/,/^[^#]/p' "$(basename "$0")" | sed -n 's/^# \{0,1\}//p'
             echo "Options and their values:"
             for name in ${options}; do echo "  --${name} \"${!name}\""; done
             exit 0 ;;

@@ -9,6 +9,7 @@ import re
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jobs import Job, JobError, run_jobs
@@ -29,8 +30,9 @@ def is_whole(path: Path) -> bool:
 def repair_after_kill(directory: Path) -> None:
     """Make what a killed training left behind resumable.
 
-    ESPnet writes ``checkpoint.pth`` and then ``<n>epoch.pth``, neither atomically. A broken
-    checkpoint means starting over; a checkpoint without its epoch's model gets it back.
+    ESPnet writes ``checkpoint.pth``, then ``<n>epoch.pth``, neither atomically, then the links to
+    the latest and the best model. A broken checkpoint means starting over; a checkpoint without
+    its epoch's model or links gets them back.
     """
     checkpoint = directory / "checkpoint.pth"
     if not checkpoint.exists():
@@ -52,6 +54,25 @@ def repair_after_kill(directory: Path) -> None:
         partial = model.with_name(model.name + ".partial")
         torch.save(states["model"], partial)
         os.replace(partial, model)
+    relink(directory, states["reporter"])
+
+
+def relink(directory: Path, reporter_state: dict[str, Any]) -> None:
+    """Point ``latest.pth`` and ``<phase>.<key>.best.pth`` where ESPnet would have."""
+    from espnet2.train.reporter import Reporter
+
+    reporter = Reporter()
+    reporter.load_state_dict(reporter_state)
+    links = {"latest.pth": reporter.get_epoch()}
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    for phase, key, mode in config["best_model_criterion"]:
+        if reporter.has(phase, key):
+            links[f"{phase}.{key}.best.pth"] = reporter.get_best_epoch(phase, key, mode)
+    for name, epoch in links.items():
+        partial = directory / f"{name}.partial"
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(f"{epoch}epoch.pth")
+        os.replace(partial, directory / name)
 
 
 def max_epoch(options: list[str]) -> int:
@@ -75,7 +96,7 @@ def main() -> int:
 
     def epochs_done() -> int:
         found = RESULT.findall(log.read_text(encoding="utf-8", errors="replace"))
-        return max(map(int, found), default=0)
+        return int(found[-1]) if found else 0
 
     command = [
         *args.python.split(),

@@ -1,0 +1,66 @@
+"""What the README shows exists and works as shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUN_SH = (ROOT / "egs2/smoe_asr_st/s2t1/run.sh").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_links_lead_to_files() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_options_of_run_sh_exist() -> None:
+    known = set(re.search(r'^options="(.*?)"', RUN_SH, re.DOTALL | re.MULTILINE)[1].split())
+    lines = re.findall(r"\./run\.sh(.*)|run with `(.*?)`", README)
+    named = set(re.findall(r"--(\w+)", " ".join(a or b for a, b in lines))) - {"help"}
+    named |= set(re.findall(r"`--(\w+) ", README)) - {"python"}
+    assert named - known == set()
+    assert {"stage", "stop_stage", "corpus", "datadir", "telephone_share"} <= named
+
+
+def test_yaml_names_real_classes_and_options() -> None:
+    import inspect
+
+    from espnet2.tasks import s2t
+
+    import espnet_smoe  # noqa: F401
+
+    (text,) = code_blocks("yaml")
+    config = yaml.safe_load(text)
+    for name in ("encoder", "decoder", "model", "preprocessor"):
+        cls = getattr(s2t, f"{name}_choices").get_class(config[name])
+        options = config.get(f"{name}_conf", {})
+        assert set(options) <= set(inspect.signature(cls).parameters)
+
+
+def test_python_example_compiles() -> None:
+    (text,) = code_blocks("python")
+    compile(text, "README.md", "exec")
+    assert text.index("import espnet_smoe") < text.index("espnet2")
+
+
+@pytest.mark.parametrize("target", ["mini", "test"])
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"make {target}" in README
+
+
+def test_configs_named_exist() -> None:
+    named = re.findall(r"train_\w+\.yaml", README)
+    assert named
+    for name in named:
+        assert (ROOT / "egs2/smoe_asr_st/s2t1/conf" / name).exists()
