@@ -95,6 +95,11 @@ def main() -> int:
     except ValueError as error:
         print(f"check_config.py: {error}", file=sys.stderr)
         return 1
+    except TypeError as error:  # Python's own words for an option that a class does not have
+        if "unexpected keyword argument" not in str(error):
+            raise
+        print(f"check_config.py: an option that does not exist: {error}", file=sys.stderr)
+        return 1
     figures = ", ".join(f"{k} {v.item():.2f}" for k, v in stats.items() if k.startswith("loss"))
     print(f"check_config.py: forward and backward on {len(utts)} examples: {figures}")
     return 0

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from espnet_smoe.model import ROUTE_LOG_VARIABLE, ROUTE_VARIABLE
 from espnet_smoe.routing import SPECIAL
 
 TRANSCRIBING = "asr"
+NUMBER = re.compile(r"[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)")
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,8 @@ def make_job(
             for utt, tokens in rows.items()
         }
         write_table(partial / "text", texts)
-        write_table(partial / "score", read_unsorted(best / "score"))
+        scores = read_unsorted(best / "score")
+        write_table(partial / "score", {utt: plain(score) for utt, score in scores.items()})
         if routes.exists():  # one line per utterance, in the order of the keys
             names = routes.read_text(encoding="utf-8").split()
             if len(names) != len(stretch.utts):
@@ -209,6 +212,14 @@ def read_unsorted(path: Path) -> dict[str, str]:
     """Read a table that ESPnet wrote: in the order of decoding, empty hypotheses included."""
     rows = (line.partition(" ") for line in path.read_text(encoding="utf-8").split("\n") if line)
     return {utt: value.strip() for utt, _, value in rows}
+
+
+def plain(score: str) -> str:
+    """The number in ESPnet's ``tensor(-8.4969)`` or ``tensor(-8.4969, device='cuda:0')``."""
+    found = NUMBER.search(score)
+    if found is None:
+        raise DataError(f"{score!r} holds no score")
+    return found[0]
 
 
 def gather(out: Path, jobs_dir: Path, key: tuple[str, str], stretches: list[Stretch]) -> None:
