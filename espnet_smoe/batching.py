@@ -47,6 +47,7 @@ def plan_batches(
     tasks: Mapping[str, str],
     *,
     batch_bins: int,
+    bandwidths: Mapping[str, str] | None = None,
     min_batch_size: int = 1,
     mixed: bool = False,
 ) -> list[Batch]:
@@ -57,6 +58,9 @@ def plan_batches(
         tasks: Task per example.
         batch_bins: Largest padded audio of a batch, samples (ESPnet's ``batch_bins``). A task's
             last batch may exceed it when it could not be split over the ranks otherwise.
+        bandwidths: Bandwidth per example: every batch then holds each one in its share of the
+            task, to within two examples, also when their utterances differ in length. None: by
+            length alone.
         min_batch_size: Smallest batch: the number of DDP ranks, over which a batch is split.
         mixed: Let batches mix tasks.
 
@@ -79,21 +83,24 @@ def plan_batches(
         groups.setdefault("mixed" if mixed else tasks[utt], []).append(utt)
     batches = []
     for task in sorted(groups):
-        utts = sorted(groups[task], key=lambda u: (lengths[u], u))
+        utts = _mix(groups[task], lengths, bandwidths)
         if len(utts) < min_batch_size:
             raise DataError(
                 f"task {task} has {len(utts)} example(s), fewer than the {min_batch_size} that "
                 "each batch needs (one per rank)"
             )
         chunks: list[list[str]] = [[]]
-        for utt in utts:  # sorted: the newest is the longest
-            if chunks[-1] and (len(chunks[-1]) + 1) * lengths[utt] > batch_bins:
+        longest = 0
+        for utt in utts:
+            longest = max(longest, lengths[utt])
+            if chunks[-1] and (len(chunks[-1]) + 1) * longest > batch_bins:
                 chunks.append([])
+                longest = lengths[utt]
             chunks[-1].append(utt)
         if len(chunks) > 1 and len(chunks[-1]) < len(chunks[-2]):
             # The rest would be a small batch; BatchNorm wants none. Halve the last two instead.
             last_two = chunks[-2] + chunks[-1]
-            room = batch_bins // lengths[last_two[-1]]
+            room = batch_bins // max(lengths[u] for u in last_two)
             first = len(last_two) - min((len(last_two) + 1) // 2, room)
             small = first < min_batch_size  # then one batch, a little over batch_bins
             chunks[-2:] = [last_two] if small else [last_two[:first], last_two[first:]]
@@ -102,6 +109,21 @@ def plan_batches(
             for chunk in chunks
         ]
     return batches
+
+
+def _mix(
+    utts: Sequence[str], lengths: Mapping[str, int], bandwidths: Mapping[str, str] | None
+) -> list[str]:
+    """Order by length; with bandwidths, by the rank that the length has within its bandwidth."""
+    groups: dict[str, list[str]] = {}
+    for utt in sorted(utts, key=lambda u: (lengths[u], u)):
+        groups.setdefault(bandwidths[utt] if bandwidths else "", []).append(utt)
+    ranked = [
+        ((k + 0.5) / len(group), name, utt)
+        for name, group in groups.items()
+        for k, utt in enumerate(group)
+    ]
+    return [utt for _, _, utt in sorted(ranked)]
 
 
 def write_plan(path: str | Path, batches: Sequence[Batch]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,21 @@ def test_num_iters_per_epoch_continues_where_the_last_epoch_stopped(
     made = factory(tmp_path, num_iters_per_epoch=4)
     seen = [batch for epoch in (1, 2, 3) for batch in made.build_iter(epoch)]
     assert sorted(sum(seen, [])) == sorted(utt for b in plan for utt in b.utts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 60), st.integers(2, 60), st.integers(0, 10_000))
+def test_every_batch_holds_each_bandwidth_in_its_share(n_nb: int, n_wb: int, seed: int) -> None:
+    rng = random.Random(seed)
+    bandwidths = {f"u{i:03d}": "nb" if i < n_nb else "wb" for i in range(n_nb + n_wb)}
+    # Telephone utterances are much shorter here: by length alone, batches would be pure.
+    lengths = {
+        u: rng.randint(1, 9) if b == "nb" else rng.randint(50, 99) for u, b in bandwidths.items()
+    }
+    tasks = dict.fromkeys(lengths, "asr")
+    batches = plan_batches(lengths, tasks, batch_bins=600, bandwidths=bandwidths)
+    share = n_nb / (n_nb + n_wb)
+    for batch in batches:
+        narrow = sum(bandwidths[u] == "nb" for u in batch.utts)
+        assert abs(narrow - share * len(batch.utts)) <= 2
+        assert batch.samples <= 600

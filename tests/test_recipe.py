@@ -147,11 +147,11 @@ def test_stages_7_to_9_report() -> None:
 
 
 def test_stage_10_counts_every_training_frame() -> None:
-    stats = np.load("exp/mini/stats/train/feats_stats.npz")
+    stats = np.load("exp/mini/stats_train_tiny/train/feats_stats.npz")
     samples = read_table("dump/mini/s2t/train/utt2num_samples").values()
     assert stats["sum"].shape == (20,)
     assert int(stats["count"]) == sum(int(n) // 160 + 1 for n in samples)
-    shapes = read_table("exp/mini/stats/train/speech_shape")
+    shapes = read_table("exp/mini/stats_train_tiny/train/speech_shape")
     assert shapes.keys() == read_table("dump/mini/s2t/train/wav.scp").keys()
 
 

@@ -33,7 +33,7 @@ python=python3
 train_set=train
 valid_set=valid
 test_sets=              # default: the corpus's
-mini_size=1400          # training sentences of the built-in corpus
+mini_size=3600          # training sentences of the built-in corpus
 mini_args=              # further options of local/prepare_mini.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own: 0
@@ -108,7 +108,7 @@ inference_tag=${inference_tag:-$(basename "${inference_config}" .yaml)_${inferen
 train_threads=${train_threads:-$(nproc)}
 
 s2t_dir=${expdir}/s2t_${s2t_tag}
-stats_dir=${expdir}/stats
+stats_dir=${expdir}/stats_${s2t_tag}
 token_dir=${datadir}/token_list_${bpemode}${nbpe}
 decode_dir=${s2t_dir}/${inference_tag}
 examples=${dumpdir}/s2t

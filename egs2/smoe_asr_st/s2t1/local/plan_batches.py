@@ -48,6 +48,7 @@ def plan_set(args: argparse.Namespace, directory: Path, batch_bins: int) -> None
         lengths,
         tasks,
         batch_bins=batch_bins,
+        bandwidths=bandwidths,
         min_batch_size=args.min_batch_size,
         mixed=args.mixed == "true",
     )
