@@ -42,7 +42,6 @@ def params(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    import espnet_smoe  # noqa: F401
     from espnet_smoe.experts import param_counts
 
     options = S2TTask.get_parser().parse_args(["--config", str(args.config)])

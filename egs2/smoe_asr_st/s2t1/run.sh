@@ -44,7 +44,7 @@ min_seconds=0.2
 max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (own)
 
 # Tokens
-nbpe=                   # lines of the token list; default: 600 (mini), 350 (mboshi_fr), 8000 (own)
+nbpe=                   # lines of the token list; default: 600 (mini), 260 (mboshi_fr), 8000 (own)
 bpemode=bpe             # bpe, unigram
 timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has any
 
@@ -76,7 +76,7 @@ log() { echo "$(date '+%H:%M:%S') $*"; }
 
 case "${corpus}" in
     mini)      defaults=("test" 0.5 8 600) ;;
-    mboshi_fr) defaults=("dev" 0.5 12 350); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
+    mboshi_fr) defaults=("dev" 0.5 12 260); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
     own)       defaults=("test" 0 30 8000) ;;
     *)         log "--corpus ${corpus}: unknown; accepted: mini, mboshi_fr, own" >&2; exit 2 ;;
 esac
@@ -105,7 +105,7 @@ if [ ! -f "${s2t_config}" ]; then
 fi
 s2t_tag=${s2t_tag:-$(basename "${s2t_config}" .yaml)}
 inference_tag=${inference_tag:-$(basename "${inference_config}" .yaml)_${inference_model%.pth}${route_override:+_route_${route_override}}}
-train_threads=${train_threads:-$(nproc)}
+train_threads=${train_threads:-$(env -u OMP_NUM_THREADS nproc)}  # nproc heeds path.sh's 1
 
 s2t_dir=${expdir}/s2t_${s2t_tag}
 stats_dir=${expdir}/stats_${s2t_tag}
@@ -214,7 +214,7 @@ fi
 if runs 11; then
     log "Stage 11: train -> ${s2t_dir} (progress: ${s2t_dir}/train.log)"
     ${cpu_settings} ${train_cmd} ${python} local/train.py --out "${s2t_dir}" \
-        --python "${python}" -- --ngpu "${ngpu}" ${model_options} \
+        --python "${python}" -- --ngpu "${ngpu}" --multiprocessing_distributed true ${model_options} \
         --normalize global_mvn --normalize_conf stats_file="${stats_dir}/train/feats_stats.npz" \
         $(data_options train "${train_dir}") $(data_options valid "${valid_dir}") ${s2t_args}
 fi

@@ -7,7 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import torch
 
@@ -71,10 +70,10 @@ def main() -> int:
         bandwidth = read_table(own.examples / "bandwidth")
         examples = []
         for utt in utts:
-            speech = load_audio(audio[utt], utt)
+            speech, _ = read_audio(audio[utt], utt=utt)
             data = {"speech": speech, **{key: table[utt] for key, table in tables.items()}}
             data = preprocess(utt, data)
-            data["bandwidth"] = torch.tensor([int(bandwidth[utt])]).numpy()
+            data["bandwidth"] = np.array([int(bandwidth[utt])])
             examples.append((utt, data))
         utts, batch = collate(examples)
         model.train()
@@ -103,14 +102,6 @@ def main() -> int:
     figures = ", ".join(f"{k} {v.item():.2f}" for k, v in stats.items() if k.startswith("loss"))
     print(f"check_config.py: forward and backward on {len(utts)} examples: {figures}")
     return 0
-
-
-def load_audio(location: str, utt: str) -> np.ndarray:
-    """Read one line of wav.scp: a sound file, or kaldiio's ``file.ark:offset``."""
-    if ".ark:" in location:
-        rate_and_samples = kaldiio.load_mat(location)
-        return next(x for x in rate_and_samples if isinstance(x, np.ndarray)).astype("float32")
-    return read_audio(location, utt=utt)[0]
 
 
 if __name__ == "__main__":

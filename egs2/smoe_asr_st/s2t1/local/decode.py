@@ -90,6 +90,20 @@ def inference_options(args: argparse.Namespace, task: str) -> list[str]:
     return options
 
 
+def warn_of_ctc(options: list[str], tasks: list[str]) -> None:
+    """Say so when the user's own options put CTC on a task that it was not trained for."""
+    weights = [options[i + 1] for i, o in enumerate(options[:-1]) if o == "--ctc_weight"]
+    weights += [o.partition("=")[2] for o in options if o.startswith("--ctc_weight=")]
+    others = [task for task in tasks if task != TRANSCRIBING]
+    if others and any(float(weight) > 0.0 for weight in weights):
+        print(
+            f"decode.py: warning: --ctc_weight {weights[-1]} is used on {', '.join(others)} too; "
+            "CTC is trained on transcripts and ruins other tasks. Set it in the inference config, "
+            f"where it counts for {TRANSCRIBING} only",
+            file=sys.stderr,
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -118,6 +132,7 @@ def main() -> int:
 def decode(args: argparse.Namespace, options: list[str]) -> None:
     """Decode what is missing, then gather each test set's and task's results."""
     stretches = plan(args.examples, args.sets.split(), args.tasks.split(), args.nj)
+    warn_of_ctc(options, list(dict.fromkeys(s.task for s in stretches)))
     jobs_dir = args.out / "jobs"
     mark = args.out / "fingerprint"
     current = fingerprint(args, options)

@@ -116,10 +116,14 @@ def make_test_set(source: Path, target: Path, args: argparse.Namespace) -> None:
         copy_tables(source, directory, set(utts))
         for name, table in texts.items():
             write_table(directory / name, table)
-    too_long = usable(source, args)[1]
+    outside = usable(source, args)[1]
     print(f"{target}: {len(utts)} utterances ({', '.join(tasks)})")
-    if too_long:
-        print(f"{target}: {len(too_long)} outside the training lengths, decoded all the same")
+    if outside:
+        shown = ", ".join(f"{u} ({reason})" for u, reason in list(outside.items())[:5])
+        print(
+            f"{target}: {len(outside)} outside the training lengths, decoded all the same (ESPnet "
+            f"hears no more than preprocessor_conf.speech_length of one): {shown}"
+        )
 
 
 def report_dropped(target: Path, dropped: dict[str, str]) -> None:

@@ -210,11 +210,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus_dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("data"))
     parser.add_argument(
-        "--audio_dir",
-        type=Path,
-        help="accepted because every prepare_<corpus>.py takes it; nothing is written there",
-    )
-    parser.add_argument(
         "--text_case",
         default="lower_nopunct",
         choices=("lower_nopunct", "raw"),

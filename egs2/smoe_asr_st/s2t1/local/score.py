@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from espnet_smoe import plots, scoring
+from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.datadir import SHOWN, DataError, read_table, require_same_keys, write_text
 
-BANDWIDTHS = ("wb", "nb")
 NOT_A_TASK = ("prev", "ctc")  # text.prev and text.ctc are inputs of training
 N_WORST = 5
 WIDE = 116  # terminal columns that the score table needs on one line a row
