@@ -51,9 +51,10 @@ def measure(shape: tuple[int, int, int, int], rounds: int) -> dict[str, list[flo
     for round_ in range(rounds + 3):
         for name, names in routes.items():
             bank.set_route(Route.of(names, device))
-            pair = [seconds(lambda: step(dense)), seconds(lambda: step(bank))]
+            order = [dense, bank] if round_ % 2 else [bank, dense]
+            times = {id(module): seconds(lambda m=module: step(m)) for module in order}
             if round_ >= 3:  # the first rounds warm up
-                ratios[name].append(pair[1] / pair[0])
+                ratios[name].append(times[id(bank)] / times[id(dense)])
     return ratios
 
 

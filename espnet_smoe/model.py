@@ -30,8 +30,8 @@ class SMoES2TModel(ESPnetS2TModel):
 
     The bandwidth comes from the data (``bandwidth``, one integer per utterance: a position in
     `espnet_smoe.bandwidth.BANDWIDTHS`) when given, else it is measured from the waveform.
-    `route_override` (or the environment variable ESPNET_SMOE_ROUTE) forces one expert instead.
-    Dense encoders and decoders work too: their side has no routes.
+    `route_override` (or, outside training, the environment variable ESPNET_SMOE_ROUTE) forces one
+    expert. Dense encoders and decoders work too: their side has no routes.
 
     Args:
         trim_padding: At inference, drop a trailing run of exact zeros when the input is exactly
@@ -162,7 +162,8 @@ class SMoES2TModel(ESPnetS2TModel):
         Raises:
             RoutingError: An override that is no expert, or a given value that is no bandwidth.
         """
-        override = self.route_override or os.environ.get(ROUTE_VARIABLE)
+        from_environment = None if self.training else os.environ.get(ROUTE_VARIABLE)
+        override = self.route_override or from_environment
         if override:
             if override not in self.encoder.expert_names:
                 raise RoutingError(

@@ -58,7 +58,7 @@ def make_s2t(*options: object) -> int:
 def make_plan(config: str = "batch_bins: 64000") -> int:
     """Stage 6."""
     Path("train.yaml").write_text(config, encoding="utf-8")
-    options = ("--sets", "train valid", "--config", "train.yaml")
+    options = ("--sets", "train valid", "--", "--config", "train.yaml")
     return run_main(plan_batches.main, "--examples", "s2t", *options)
 
 

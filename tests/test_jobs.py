@@ -27,6 +27,7 @@ import decode  # isort: skip
 import jobs  # isort: skip
 import train  # isort: skip
 from jobs import Job, JobError, run_jobs  # isort: skip
+from options import setting  # isort: skip
 
 DEADLINE = 60  # seconds after which a test that waits gives up
 
@@ -322,7 +323,27 @@ def test_a_first_start_needs_no_repair(tmp_path: Path) -> None:
 def test_the_last_max_epoch_wins(tmp_path: Path, options: list[str], expected: int) -> None:
     config = tmp_path / "train.yaml"
     config.write_text("max_epoch: 7\n", encoding="utf-8")
-    assert train.max_epoch(["--config", str(config), *options]) == expected
+    assert setting(["--config", str(config), *options], "max_epoch", 40) == expected
+
+
+def test_a_model_of_another_shape_is_not_resumed(tmp_path: Path) -> None:
+    config = tmp_path / "train.yaml"
+    config.write_text("encoder: smoe_conformer\nencoder_conf: {num_blocks: 6}\n", encoding="utf-8")
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("<blank>\n<unk>\na\n", encoding="utf-8")
+    options = ["--config", str(config), "--token_list", str(tokens)]
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    train.require_same_model(folder, options)  # nothing there yet
+    (folder / "checkpoint.pth").write_bytes(b"")
+    saved = {"token_list": ["<blank>", "<unk>", "a"], "encoder": "smoe_conformer"}
+    saved["encoder_conf"] = {"num_blocks": 6}
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved), encoding="utf-8")
+    train.require_same_model(folder, options)
+    config.write_text("encoder: smoe_conformer\nencoder_conf: {num_blocks: 8}\n", encoding="utf-8")
+    tokens.write_text("<blank>\n<unk>\nb\n", encoding="utf-8")
+    with pytest.raises(DataError, match="exp holds .* another the token list, encoder_conf: .*tag"):
+        train.require_same_model(folder, options)
 
 
 STAND_IN = """#!/usr/bin/env bash

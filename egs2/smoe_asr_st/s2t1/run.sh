@@ -183,8 +183,8 @@ fi
 if runs 6; then
     log "Stage 6: batch plan (${s2t_config})"
     ${python} local/plan_batches.py --examples "${examples}" --sets "${train_set} ${valid_set}" \
-        --config "${s2t_config}" --min_batch_size "$((ngpu > 1 ? ngpu : 1))" \
-        --mixed "${mixed_batches}" --fs "${fs}"
+        --min_batch_size "$((ngpu > 1 ? ngpu : 1))" --mixed "${mixed_batches}" --fs "${fs}" \
+        -- --config "${s2t_config}" ${s2t_args}
 fi
 
 if runs 7; then
@@ -195,12 +195,13 @@ fi
 
 if runs 8; then
     log "Stage 8: check the config: build the model, one forward and backward"
-    ${python} local/check_config.py --examples "${train_dir}" -- ${model_options} ${s2t_args}
+    ${python} local/check_config.py --examples "${train_dir}" --fs "${fs}" -- ${model_options} ${s2t_args}
 fi
 
 if runs 9; then
     log "Stage 9: parameters"
-    ${python} -m espnet_smoe.cli params "${s2t_config}" --token_list "${token_dir}/tokens.txt"
+    ${python} -m espnet_smoe.cli params "${s2t_config}" --token_list "${token_dir}/tokens.txt" \
+        -- ${s2t_args}
 fi
 
 if runs 10; then

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from options import behind_dashes
 
 import espnet_smoe  # noqa: F401  (makes ESPnet know the names)
 from espnet_smoe.audio import read_audio
@@ -29,11 +30,15 @@ def pick_examples(directory: Path) -> list[str]:
     return [utt for group in groups.values() for utt in group[:PER_ROUTE]]
 
 
-def check_lengths(args: argparse.Namespace, directory: Path) -> None:
+def check_lengths(args: argparse.Namespace, directory: Path, audio_fs: int) -> None:
     """Check the options that speak of lengths against each other and the data."""
     model_conf, conf = args.model_conf, args.preprocessor_conf
     fs = conf.get("fs", 16000)
     limit = conf.get("speech_length", 30)
+    rates = {"preprocessor_conf.fs": fs, "frontend_conf.fs": args.frontend_conf.get("fs", 16000)}
+    for name, rate in rates.items():
+        if args.frontend is not None and rate != audio_fs:
+            raise DataError(f"{name} is {rate} Hz, the audio of stage 3 is at {audio_fs} Hz (--fs)")
     if args.model == "smoe" and model_conf.get("trim_padding"):
         pair = (model_conf.get("speech_length", 30.0), model_conf.get("fs", 16000))
         if pair != (limit, fs):
@@ -54,12 +59,13 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=Path, required=True, help="training set of stage 4")
+    parser.add_argument("--fs", type=int, default=16000, help="of the audio that stage 3 wrote")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     own = parser.parse_args()
-    options = own.options[1:] if own.options[:1] == ["--"] else own.options
+    options = behind_dashes(own.options)
     args = S2TTask.get_parser().parse_args([*options, "--output_dir", "unused"])
     try:
-        check_lengths(args, own.examples)
+        check_lengths(args, own.examples, own.fs)
         args.normalize, args.normalize_conf = None, {}  # its statistics come in stage 10
         model = S2TTask.build_model(args)
         preprocess = S2TTask.build_preprocess_fn(args, True)

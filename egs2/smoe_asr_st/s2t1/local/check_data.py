@@ -74,10 +74,16 @@ def check_set(directory: Path, args: argparse.Namespace, tokens: set[str]) -> It
             require_same_keys(audio, tables[name], names=("wav.scp", f"{directory / name}"))
         except DataError as error:
             yield str(error)
+    numbers = tables.get("bandwidth", {})
     for utt, bandwidth in tables.get("utt2bw", {}).items():
         if bandwidth not in BANDWIDTHS:
             accepted = ", ".join(BANDWIDTHS)
             yield f"utterance {utt}: {directory}/utt2bw: {bandwidth!r}; accepted: {accepted}"
+        elif numbers.get(utt, "") not in ("", str(BANDWIDTHS.index(bandwidth))):
+            yield (
+                f"utterance {utt}: {directory}/bandwidth: {numbers[utt]!r}, but utt2bw has "
+                f"{bandwidth} ({BANDWIDTHS.index(bandwidth)})"
+            )
     if training and "text" in tables:
         yield from text_problems(directory, tokens)
         try:
@@ -90,7 +96,9 @@ def check_set(directory: Path, args: argparse.Namespace, tokens: set[str]) -> It
     samples = tables.get("utt2num_samples", {})
     seen: dict[str, tuple[str, str, int, int]] = {}
     for utt, path in audio.items():
-        if utt in samples:
+        if utt in samples and not samples[utt].isdecimal():
+            yield f"utterance {utt}: {directory}/utt2num_samples: {samples[utt]!r} is no number"
+        elif utt in samples:
             seen.setdefault(path, (utt, path, int(samples[utt]), args.fs))
     with ThreadPoolExecutor(args.nj) as pool:  # reading headers is waiting for the disk
         results = pool.map(audio_problem, seen.values())

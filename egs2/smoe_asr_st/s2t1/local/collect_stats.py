@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from jobs import Job, JobError, run_jobs, split
+from options import behind_dashes
 
 from espnet_smoe.datadir import publish_dir, read_table
 
@@ -27,7 +28,7 @@ def main() -> int:
     parser.add_argument("--python", default="python3")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     args = parser.parse_args()
-    options = args.options[1:] if args.options[:1] == ["--"] else args.options
+    options = behind_dashes(args.options)
     train = list(read_table(args.train_dir / "wav.scp"))
     valid = list(read_table(args.valid_dir / "wav.scp"))
     nj = min(args.nj, len(train), len(valid))  # a part is some of both
@@ -59,9 +60,10 @@ def main() -> int:
                 title="statistics",
                 unit="example",
             )
-            inputs = [x for i in range(len(parts)) for x in ("--input_dir", f"part.{i + 1}")]
             command = [*args.python.split(), "-m", "espnet2.bin.aggregate_stats_dirs"]
-            subprocess.run([*command, *inputs, "--output_dir", "."], check=True, cwd=directory)
+            for index in range(1, len(parts) + 1):
+                command += ["--input_dir", str(directory / f"part.{index}")]
+            subprocess.run([*command, "--output_dir", str(directory)], check=True)
     except (JobError, ValueError, subprocess.CalledProcessError) as error:
         print(f"collect_stats.py: {error}", file=sys.stderr)
         return 1

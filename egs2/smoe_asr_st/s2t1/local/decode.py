@@ -20,6 +20,7 @@ from pathlib import Path
 import yaml
 from jobs import Job, JobError, run_jobs, split
 from make_examples import find_tasks
+from options import behind_dashes
 
 from espnet_smoe import bbpe
 from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
@@ -120,7 +121,7 @@ def main() -> int:
     parser.add_argument("--python", default="python3")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- further inference options")
     args = parser.parse_args()
-    options = args.options[1:] if args.options[:1] == ["--"] else args.options
+    options = behind_dashes(args.options)
     try:
         decode(args, options)
     except (JobError, ValueError, OSError) as error:

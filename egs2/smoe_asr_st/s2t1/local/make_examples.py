@@ -37,8 +37,8 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def copy_tables(source: Path, target: Path, keep: set[str]) -> None:
-    """Copy every table of a directory, for the utterances kept."""
-    for path in sorted(p for p in source.iterdir() if p.is_file() and p.suffix != ".md"):
+    """Copy the tables of utterances, for those kept."""
+    for path in sorted(p for name in ("wav.scp", "text*", "utt2*") for p in source.glob(name)):
         table = read_table(path)
         write_table(target / path.name, {u: v for u, v in table.items() if u in keep})
 

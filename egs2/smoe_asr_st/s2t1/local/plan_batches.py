@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import yaml
+from options import behind_dashes, setting, value_of
 from rich.console import Console
 from rich.table import Table
 
@@ -20,16 +20,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=Path, required=True, help="directory of stage 4")
     parser.add_argument("--sets", required=True, help="training and validation sets")
-    parser.add_argument("--config", type=Path, required=True, help="training YAML: batch_bins")
     parser.add_argument("--min_batch_size", type=int, default=1, help="the number of DDP ranks")
     parser.add_argument("--mixed", choices=["true", "false"], default="false")
     parser.add_argument("--fs", type=int, default=16000)
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     args = parser.parse_args()
     try:
-        config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-        batch_bins = config.get("batch_bins")
+        batch_bins = setting(behind_dashes(args.options), "batch_bins")
         if not isinstance(batch_bins, int):
-            raise DataError(f"{args.config}: batch_bins is {batch_bins!r}; it takes samples")
+            config = value_of(behind_dashes(args.options), "config")
+            raise DataError(f"{config}: batch_bins is {batch_bins!r}; it takes samples")
         for name in args.sets.split():
             plan_set(args, args.examples / name, batch_bins)
     except ValueError as error:

@@ -13,9 +13,13 @@ from typing import Any
 
 import yaml
 from jobs import Job, JobError, run_jobs
+from options import behind_dashes, config_of, setting, value_of
+
+from espnet_smoe.datadir import DataError
 
 RESULT = re.compile(r"(\d+)epoch results: ")
-OPTION = "--max_epoch"
+# What a checkpoint cannot be continued with when it differs.
+SHAPE = "frontend encoder postencoder decoder model"
 
 
 def is_whole(path: Path) -> bool:
@@ -39,8 +43,11 @@ def repair_after_kill(directory: Path) -> None:
         return
     if not is_whole(checkpoint):
         print(f"train.py: {checkpoint} is incomplete (killed while written): starting over")
+        print(f"train.py: the models so far are kept in {directory / 'before_restart'}")
+        aside = directory / "before_restart"
+        aside.mkdir(exist_ok=True)
         for path in directory.glob("*.pth"):
-            path.unlink()
+            os.replace(path, aside / path.name)
         return
     import torch
 
@@ -75,12 +82,30 @@ def relink(directory: Path, reporter_state: dict[str, Any]) -> None:
         os.replace(partial, directory / name)
 
 
-def max_epoch(options: list[str]) -> int:
-    """The last epoch that the options ask for; later options win, as in ESPnet."""
-    config = yaml.safe_load(Path(options[options.index("--config") + 1]).read_text("utf-8"))
-    values = [options[i + 1] for i, option in enumerate(options[:-1]) if option == OPTION]
-    values += [o.partition("=")[2] for o in options if o.startswith(OPTION + "=")]
-    return int(values[-1] if values else config.get("max_epoch", 40))
+def require_same_model(directory: Path, options: list[str]) -> None:
+    """Refuse to resume a model of other tokens or another architecture.
+
+    ESPnet would load what fits, and decode old weights with new tokens.
+
+    Raises:
+        DataError: Names what differs and the way out.
+    """
+    saved_path = directory / "config.yaml"
+    if not (directory / "checkpoint.pth").exists() or not saved_path.exists():
+        return
+    saved = yaml.safe_load(saved_path.read_text(encoding="utf-8"))
+    with Path(value_of(options, "token_list") or "").open(encoding="utf-8") as file:
+        tokens = [line.rstrip() for line in file]  # as ESPnet reads them
+    differs = [] if saved["token_list"] == tokens else ["the token list"]
+    config = config_of(options)
+    for name in [key for part in SHAPE.split() for key in (part, f"{part}_conf")]:
+        if name in config and value_of(options, name) is None and saved.get(name) != config[name]:
+            differs.append(name)
+    if differs:
+        raise DataError(
+            f"{directory} holds a model trained with another {', '.join(differs)}: give this one "
+            "a name of its own (--s2t_tag), or remove the directory"
+        )
 
 
 def main() -> int:
@@ -89,9 +114,8 @@ def main() -> int:
     parser.add_argument("--python", default="python3")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     args = parser.parse_args()
-    options = args.options[1:] if args.options[:1] == ["--"] else args.options
+    options = behind_dashes(args.options)
     args.out.mkdir(parents=True, exist_ok=True)
-    repair_after_kill(args.out)
     log = args.out / "train.log"
 
     def epochs_done() -> int:
@@ -104,11 +128,12 @@ def main() -> int:
         *("--output_dir", str(args.out), *options),
     ]
     job = Job(command, log, append=True)
+    total = int(setting(options, "max_epoch", 40))
     try:
-        run_jobs(
-            [job], nj=1, total=max_epoch(options), done=epochs_done, title="train", unit="epoch"
-        )
-    except JobError as error:
+        require_same_model(args.out, options)
+        repair_after_kill(args.out)
+        run_jobs([job], nj=1, total=total, done=epochs_done, title="train", unit="epoch")
+    except (JobError, DataError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     return 0
