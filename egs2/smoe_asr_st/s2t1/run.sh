@@ -138,10 +138,10 @@ model_options="--config ${s2t_config} --token_list ${token_dir}/tokens.txt
     --token_type bpe --bpemodel ${token_dir}/bpe.model --use_preprocessor true"
 
 # On a CPU: keep freed memory instead of returning it to the system at every step, which makes a
-# step about 1.4 times as fast; and let threads sleep while they wait, since spinning ones slow a
-# step sixtyfold as soon as another program uses a core.
+# step about 1.4 times as fast; and let waiting threads spin only shortly, since spinning long slows
+# a step sixtyfold as soon as another program uses a core.
 tunables=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
-cpu_settings="env OMP_NUM_THREADS=${train_threads} GLIBC_TUNABLES=${tunables} OMP_WAIT_POLICY=passive"
+cpu_settings="env OMP_NUM_THREADS=${train_threads} GLIBC_TUNABLES=${tunables} GOMP_SPINCOUNT=10000"
 
 runs() {  # stage number: is it asked for?
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
