@@ -44,8 +44,7 @@ def params(args: argparse.Namespace) -> None:
 
     from espnet_smoe.experts import param_counts
 
-    overrides = [option for option in args.options if option != "--"]
-    options = S2TTask.get_parser().parse_args(["--config", str(args.config), *overrides])
+    options = S2TTask.get_parser().parse_args(["--config", str(args.config), *args.options])
     if args.token_list:
         options.token_list = str(args.token_list)
     else:
@@ -88,14 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = command.add_mutually_exclusive_group(required=True)
     size.add_argument("--vocab_size", type=int, help="number of tokens")
     size.add_argument("--token_list", type=Path, help="tokens.txt of stage 5")
-    command.add_argument(
-        "options", nargs=argparse.REMAINDER, help="-- ESPnet's training options, over the YAML's"
-    )
+    command.epilog = "Further options are ESPnet's training options, over the YAML's."
     command.set_defaults(run=params)
     command = commands.add_parser("bandwidth", help="measured bandwidth of audio files")
     command.add_argument("files", nargs="+", type=Path)
     command.set_defaults(run=bandwidth)
-    args = parser.parse_args(argv)
+    args, args.options = parser.parse_known_args(argv)
+    if args.options and args.run is not params:
+        parser.error(f"unknown options: {' '.join(args.options)}")
     try:
         args.run(args)
     except (ValueError, OSError) as error:

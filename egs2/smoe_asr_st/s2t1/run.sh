@@ -201,7 +201,7 @@ fi
 if runs 9; then
     log "Stage 9: parameters"
     ${python} -m espnet_smoe.cli params "${s2t_config}" --token_list "${token_dir}/tokens.txt" \
-        -- ${s2t_args}
+        ${s2t_args}
 fi
 
 if runs 10; then
