@@ -92,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("bandwidth", help="measured bandwidth of audio files")
     command.add_argument("files", nargs="+", type=Path)
     command.set_defaults(run=bandwidth)
-    args, args.options = parser.parse_known_args(argv)
-    if args.options and args.run is not params:
-        parser.error(f"unknown options: {' '.join(args.options)}")
+    args, further = parser.parse_known_args(argv)
+    if further and args.run is not params:
+        parser.error(f"unknown options: {' '.join(further)}")
+    args.options = further
     try:
         args.run(args)
     except (ValueError, OSError) as error:
