@@ -16,7 +16,6 @@ import espnet_smoe  # noqa: F401  (makes ESPnet know the names)
 from espnet_smoe.audio import TARGET_RATE, read_audio, resample
 
 BEAM = 2
-MAXLENRATIO = 0.7  # as in conf/decode.yaml
 TASKS = ("asr", "st_eng")
 
 
@@ -29,7 +28,6 @@ def main() -> None:
         speech2text = Speech2Text(
             **files,
             beam_size=BEAM,
-            maxlenratio=MAXLENRATIO,
             lang_sym="<spa>",
             task_sym=f"<{task}>",
         )
