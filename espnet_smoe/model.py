@@ -56,6 +56,8 @@ class SMoES2TModel(ESPnetS2TModel):
         self.padded_length = int(speech_length * fs)  # samples
         self._given_bandwidth: torch.Tensor | None = None
         self.last_route: tuple[str, ...] | None = None
+        if self.ctc is not None:
+            self.ctc.behind_prompt = True  # see espnet_smoe.ctc_scorer
         self.route_override: str | None = None
         encoder_axis: Sequence[str] = ()
         if isinstance(self.encoder, RoutedEncoder):

@@ -8,7 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+import wrapt
+
 from espnet_smoe.batching import build_plan_iter_factory
+from espnet_smoe.compat import CTCPrefixScorer
+from espnet_smoe.ctc_scorer import follow_prompts
 from espnet_smoe.decoder import SMoETransformerDecoder
 from espnet_smoe.encoder import (
     SMoEConformerEncoder,
@@ -33,7 +37,10 @@ DATA_NAMES = ("bandwidth",)
 
 
 def register() -> None:
-    """Add the classes, the data name and ``iterator_type: task`` to `S2TTask`; idempotent."""
+    """Add the classes, the data name and ``iterator_type: task`` to `S2TTask`; idempotent.
+
+    Also has ESPnet score CTC behind the prompt (`espnet_smoe.ctc_scorer`) for ``model: smoe``.
+    """
     # Here, not above: the import itself calls this function through the package's hook.
     from espnet2.tasks import s2t
 
@@ -63,4 +70,11 @@ def register() -> None:
 
     task.optional_data_names = classmethod(optional_data_names)
     task.build_task_iter_factory = classmethod(build_task_iter_factory)
+    wrapt.wrap_function_wrapper(CTCPrefixScorer, "__init__", _then_follow_prompts)
     task.knows_smoe = True
+
+
+def _then_follow_prompts(build: Any, scorer: Any, args: Any, options: Any) -> None:
+    """`CTCPrefixScorer.__init__`, and then what `follow_prompts` does."""
+    build(*args, **options)
+    follow_prompts(scorer)

@@ -17,6 +17,7 @@ LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
     ["audio", "bandwidth", "bbpe", "compat"],
+    ["ctc_scorer"],
     ["routing"],
     ["experts"],
     ["encoder", "decoder"],

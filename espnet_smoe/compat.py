@@ -1,0 +1,16 @@
+"""Where ESPnet's classes are: after 202511, `espnet.nets` moved to `espnet2.legacy.nets`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+try:
+    import_module("espnet2.legacy.nets")
+except ModuleNotFoundError:
+    NETS = "espnet.nets"
+else:
+    NETS = "espnet2.legacy.nets"
+
+CTCPrefixScorer = import_module(f"{NETS}.scorers.ctc").CTCPrefixScorer
+CTCPrefixScore = import_module(f"{NETS}.ctc_prefix_score").CTCPrefixScore
+CTCPrefixScoreTH = import_module(f"{NETS}.ctc_prefix_score").CTCPrefixScoreTH
