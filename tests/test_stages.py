@@ -17,6 +17,7 @@ from espnet_smoe.datadir import read_table, write_table
 
 import check_data  # isort: skip  (stage_data puts the recipe's local/ on the path)
 import make_examples  # isort: skip
+import prepare_own  # isort: skip
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_stage_7_wants_the_plan_and_a_token_per_task(
         (["nope", "", "data/nope"], "unknown corpus 'nope'; accepted: mini, mboshi_fr, own"),
         (["mboshi_fr", "", "data/m"], "--corpus mboshi_fr needs --corpus_dir"),
         (["mboshi_fr", "/nowhere", "data/m"], "/nowhere"),
-        (["own", "", "data/own"], "--corpus own: data/own holds no <set>/wav.scp"),
+        (["own", "", "data/own"], "data/own holds no <set>/wav.scp; the README shows the tables"),
     ],
 )
 def test_data_sh_says_what_is_missing(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -246,3 +247,26 @@ def test_data_directories_of_the_mini_corpus_have_their_own_audio(tmp_path: Path
         for path in read_table(recipe / "data" / name / "test" / "wav.scp").values():
             assert path.startswith(f"downloads/{name}/")
             assert (recipe / path).is_file()
+
+
+def test_stage_1_accepts_own_data(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(raw / "train" / "text.st_eng", UTTS[1], None)  # a translation may be missing
+    assert run_main(prepare_own.main, "--data", raw) == 0
+    assert "raw/train: 4 utterances (asr, st_eng)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "value", "message"),
+    [
+        ("text", None, r"raw/valid/text has no line for 1 utterance\(s\) .*: u1"),
+        ("utt2lang", None, r"raw/valid/utt2lang has no line for 1 utterance\(s\) .*: u1"),
+        ("wav.scp", None, r"wav.scp has no line for 1 utterance\(s\) .*: u1"),
+        ("text.st_eng", "a\u0378", r"raw/valid/text.st_eng: utterance 'u1': U\+0378"),
+    ],
+)
+def test_stage_1_names_what_is_wrong_with_own_data(
+    raw: Path, capsys: pytest.CaptureFixture[str], table: str, value: str | None, message: str
+) -> None:
+    edit(raw / "valid" / table, UTTS[1], value)
+    assert run_main(prepare_own.main, "--data", raw) == 1
+    assert re.search(message, capsys.readouterr().err)

@@ -18,13 +18,8 @@ case "${corpus}" in
         fi
         exec ${python} local/prepare_mboshi_fr.py --corpus_dir "${corpus_dir}" --out "${data}" ;;
     own)
-        # Your own data: DATA_DIR already holds the tables; see the README.
-        for table in wav.scp text utt2lang; do
-            if ! compgen -G "${data}/*/${table}" > /dev/null; then
-                echo "$0: --corpus own: ${data} holds no <set>/${table}" >&2
-                exit 1
-            fi
-        done ;;
+        # DATA_DIR already holds the tables; see the README.
+        exec ${python} local/prepare_own.py --data "${data}" ;;
     *)
         echo "$0: unknown corpus '${corpus}'; accepted: mini, mboshi_fr, own" >&2
         exit 1 ;;
