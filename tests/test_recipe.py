@@ -183,15 +183,14 @@ def test_stage_12_decodes_every_utterance_on_its_route(bandwidth: str, task: str
     assert all(float(score) < 0 for score in scores.values())
 
 
-def test_stage_12_decodes_without_ctc() -> None:
-    """The shipped config leaves it off; test_jobs holds what happens when it is on."""
-    assert yaml.safe_load(Path("conf/decode.yaml").read_text(encoding="utf-8"))["ctc_weight"] == 0.0
+def test_stage_12_uses_ctc_on_transcripts_only() -> None:
+    assert yaml.safe_load(Path("conf/decode.yaml").read_text(encoding="utf-8"))["ctc_weight"] > 0.0
     for bandwidth in ("wb", "nb"):
         for task in TASKS:
             log = DECODED / "jobs" / f"test_{bandwidth}.{task}.spa.0" / "log"
             command = log.read_text(encoding="utf-8").splitlines()[0]
             assert "--config conf/decode.yaml" in command
-            assert "--ctc_weight" not in command
+            assert ("--ctc_weight 0.0" in command) == (task != "asr")
 
 
 def test_stage_13_writes_results_with_the_designed_fields() -> None:
