@@ -33,7 +33,7 @@ python=python3
 train_set=train
 valid_set=valid
 test_sets=              # default: the corpus's
-mini_size=3600          # training sentences of the built-in corpus
+mini_size=6000          # training sentences of the built-in corpus
 mini_args=              # further options of local/prepare_mini.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own: 0
@@ -44,7 +44,7 @@ min_seconds=0.2
 max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (own)
 
 # Tokens
-nbpe=                   # lines of the token list; default: 600 (mini), 260 (mboshi_fr), 8000 (own)
+nbpe=                   # lines of the token list; default: 350 (mini), 260 (mboshi_fr), 8000 (own)
 bpemode=bpe             # bpe, unigram
 timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has any
 
@@ -75,7 +75,7 @@ command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 log() { echo "$(date '+%H:%M:%S') $*"; }
 
 case "${corpus}" in
-    mini)      defaults=("test" 0.5 8 600) ;;
+    mini)      defaults=("test" 0.5 8 350) ;;
     mboshi_fr) defaults=("dev" 0.5 12 260); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
     own)       defaults=("test" 0 30 8000) ;;
     *)         log "--corpus ${corpus}: unknown; accepted: mini, mboshi_fr, own" >&2; exit 2 ;;
