@@ -104,10 +104,12 @@ def plan_batches(
             first = len(last_two) - min((len(last_two) + 1) // 2, room)
             small = first < min_batch_size  # then one batch, a little over batch_bins
             chunks[-2:] = [last_two] if small else [last_two[:first], last_two[first:]]
-        batches += [
-            Batch(task, len(chunk) * max(lengths[u] for u in chunk), tuple(chunk))
-            for chunk in chunks
-        ]
+        for chunk in chunks:
+            # A rank takes every n-th utterance: neighbours are alike, so that each rank gets
+            # every bandwidth and task (BatchNorm's statistics are those of one rank).
+            dealt = sorted(chunk, key=lambda u: (tasks[u], bandwidths[u] if bandwidths else ""))
+            samples = len(chunk) * max(lengths[u] for u in chunk)
+            batches.append(Batch(task, samples, tuple(dealt)))
     return batches
 
 
@@ -209,7 +211,7 @@ def build_plan_iter_factory(
     if small:
         raise DataError(
             f"{path}: a batch of {len(small.utts)} ({', '.join(small.utts)}) cannot be split over "
-            f"{world} ranks: rerun stage 6 with --min_batch_size {world}"
+            f"{world} ranks: rerun stage 6 with --ngpu {world}"
         )
     if mode == "plot_att":
         first = batches[: iter_options.num_batches]

@@ -50,8 +50,12 @@ class PromptCTCPrefixScorer(CTCPrefixScorer):  # type: ignore[misc, valid-type]
         score, inner = state
         if inner is None:
             logp = with_lead_in(self._logp_TV, len(y) - 1).cpu().numpy()
+            self._frames = len(logp)
             self.impl = CTCPrefixScore(logp, BLANK, self.eos, np)
             state = score, self.impl.initial_state()
+        if len(y) - 1 > self._frames:  # more tokens than frames: impossible
+            kept = [state[0]] * len(ids), [state[1]] * len(ids)
+            return torch.full((len(ids),), LOG_ZERO, dtype=x.dtype, device=x.device), kept
         return super().score_partial(y, ids, state, x)
 
     def batch_init_state(self, x: torch.Tensor) -> Any:
@@ -65,7 +69,10 @@ class PromptCTCPrefixScorer(CTCPrefixScorer):  # type: ignore[misc, valid-type]
         """As ESPnet's, for hypotheses ``y`` (K, L) of one utterance."""
         if state[0] is None:
             logp = with_lead_in(self._logp_TV, y.shape[1] - 1)[None]
+            self._frames = logp.shape[1]
             self.impl = CTCPrefixScoreTH(logp, torch.tensor([logp.shape[1]]), BLANK, self.eos)
+        if y.shape[1] - 1 > self._frames:  # more tokens than frames: impossible
+            return x.new_full((len(y), self._logp_TV.shape[1]), LOG_ZERO), state
         return super().batch_score_partial(y, ids, state, x)
 
 

@@ -73,6 +73,24 @@ def test_a_plan(
     assert plan_batches(dict(reversed(lengths.items())), tasks, **options) == batches
 
 
+@pytest.mark.parametrize("counts", [(300, 300), (297, 300), (150, 300)])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_every_rank_gets_every_bandwidth_in_its_share(counts: tuple[int, int], world: int) -> None:
+    """A rank takes every n-th utterance of a batch; BatchNorm sees those only."""
+    bandwidths = {
+        f"{bw}{i}": bw for bw, n in zip(("wb", "nb"), counts, strict=True) for i in range(n)
+    }
+    lengths = {utt: 10 + i % 7 for i, utt in enumerate(bandwidths)}
+    tasks = dict.fromkeys(lengths, "asr")
+    batches = plan_batches(lengths, tasks, batch_bins=400, bandwidths=bandwidths)
+    assert len(batches) > 5
+    for batch in batches:
+        whole = [bandwidths[u] for u in batch.utts].count("nb")
+        for rank in range(world):
+            share = [bandwidths[u] for u in batch.utts[rank::world]].count("nb")
+            assert abs(share - whole / world) <= 1
+
+
 def test_a_plan_is_bucketed_by_length() -> None:
     lengths = {f"u{i}": length for i, length in enumerate([9, 1, 8, 2, 9, 1, 8, 2])}
     batches = plan_batches(lengths, dict.fromkeys(lengths, "asr"), batch_bins=18)
@@ -241,7 +259,7 @@ def test_a_batch_smaller_than_the_ranks_raises(
 ) -> None:
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
-    message = r"a batch of 2 \(asr00, asr01\) cannot be split over 3 ranks.*--min_batch_size 3"
+    message = r"a batch of 2 \(asr00, asr01\) cannot be split over 3 ranks.*stage 6 with --ngpu 3"
     with pytest.raises(DataError, match=message):
         factory(tmp_path, distributed=True)
 

@@ -82,10 +82,13 @@ def test_espnets_own_scorer_skips_the_first_frames() -> None:
     assert first[1] < -2.0
 
 
-def test_as_many_tokens_as_frames_are_no_error() -> None:
-    x = audio(frames=3)
-    scores = batch_scores(prompted_scorer(), PROMPT, x, ids("hola", "perro", "casa"))
-    assert torch.isfinite(scores).all()
+@pytest.mark.parametrize("scores", [batch_scores, sequential_scores])
+def test_more_tokens_than_frames_are_impossible_and_no_error(scores: Any) -> None:
+    text = ids("hola", "perro", "casa", "perro", "hola")
+    found = scores(prompted_scorer(), PROMPT, audio(frames=3), text)
+    assert torch.isfinite(found).all()
+    assert (found[2] > -1e8).any()  # a third token fits
+    assert (found[4:] < -1e8).all()
 
 
 def test_only_the_scorers_of_smoe_models_follow_prompts() -> None:

@@ -104,6 +104,21 @@ def test_ctc_scores_transcripts_only(decoding: argparse.Namespace) -> None:
     assert "--ctc_weight" not in decode.inference_options(decoding, "st_eng")
 
 
+def test_a_model_trained_without_ctc_is_decoded_without(decoding: argparse.Namespace) -> None:
+    (decoding.s2t_dir / "config.yaml").write_text("model_conf: {ctc_weight: 0.0}", encoding="utf-8")
+    assert decode.inference_options(decoding, "asr")[-2:] == ["--ctc_weight", "0.0"]
+
+
+@pytest.mark.parametrize(("ngpu", "used"), [(0, "0"), (1, "1"), (4, "1")])
+def test_a_job_decodes_on_one_gpu_at_most(
+    decoding: argparse.Namespace, ngpu: int, used: str
+) -> None:
+    decoding.ngpu = ngpu
+    (stretch,) = decode.plan(decoding.examples, ["test"], ["asr"], 1)
+    job = decode.make_job(decoding, [], stretch, Path("partial"), Path("final"))
+    assert job.command[job.command.index("--ngpu") + 1] == used
+
+
 FAKE_DECODER = """
 import os, sys
 from pathlib import Path

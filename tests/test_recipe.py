@@ -24,7 +24,7 @@ TRAIN, VALID, TEST = 60, 8, 6  # utterances
 EPOCHS = 6
 SIZES = {"train": TRAIN, "valid": VALID, "test_wb": TEST, "test_nb": TEST}
 OPTIONS = [
-    *("--mini_size", str(TRAIN), "--mini_args", f"--valid_size {VALID} --test_size {TEST}"),
+    *("--mini_size", str(TRAIN), "--corpus_args", f"--valid_size {VALID} --test_size {TEST}"),
     *("--nj", "1", "--train_threads", "1", "--nbpe", "330"),
     *("--s2t_config", "conf/train_tiny.yaml", "--inference_args", "--beam_size 2"),
 ]
@@ -335,7 +335,12 @@ def test_stage_7_names_every_problem(recipe: Path) -> None:
         (["--stage"], "option --stage needs a value"),
         (["7"], "unexpected argument '7'"),
         (["--stage", "seven"], "--stage seven: accepted is a whole number"),
+        (["--nj", "0"], "--nj 0: accepted is 1 or more"),
         (["--corpus", "minni"], "--corpus minni: unknown; accepted: mini, mboshi_fr, own"),
+        (
+            ["--test_sets", "valid test", "--telephone_share", "0"],
+            "--train_set, --valid_set, --test_sets: valid is named more than once",
+        ),
     ],
 )
 def test_a_mistaken_option_stops_at_once(recipe: Path, options: list[str], message: str) -> None:
@@ -343,6 +348,15 @@ def test_a_mistaken_option_stops_at_once(recipe: Path, options: list[str], messa
     assert done.returncode == 2
     assert re.search(message, done.stdout)
     assert "Stage" not in done.stdout
+
+
+def test_a_route_forced_from_the_shell_is_not_taken_along(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESPNET_SMOE_ROUTE", "nb")
+    done = run(recipe, "--stage", "12")
+    assert done.returncode == 2
+    assert "ESPNET_SMOE_ROUTE is set: unset it; the recipe takes --route_override" in done.stdout
 
 
 def test_a_missing_training_config_names_the_shipped_ones(recipe: Path) -> None:

@@ -101,13 +101,21 @@ def test_stage_4_takes_a_task_that_covers_some_utterances_only(raw: Path) -> Non
     assert "u2_st_eng" not in tasks
 
 
+def test_stage_4_takes_a_test_set_with_few_translations(raw: Path) -> None:
+    edit(raw / "test" / "text.st_eng", "u2", None)
+    assert make_s2t() == 0
+    assert list(read_table("s2t/test/text.st_eng")) == ["u0", "u1", "u3"]
+    assert list(read_table("s2t/test/text")) == UTTS
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
 def test_stage_4_refuses_a_translation_of_no_utterance(
-    raw: Path, capsys: pytest.CaptureFixture[str]
+    raw: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    with (raw / "train" / "text.st_eng").open("a", encoding="utf-8") as file:
+    with (raw / name / "text.st_eng").open("a", encoding="utf-8") as file:
         file.write("u9 hello\n")
     assert make_s2t() == 1
-    assert "text.st_eng: utterance 'u9' is not in raw/train/wav.scp" in capsys.readouterr().err
+    assert f"text.st_eng: utterance 'u9' is not in raw/{name}/wav.scp" in capsys.readouterr().err
 
 
 def test_stage_4_refuses_two_examples_of_one_name(
@@ -225,12 +233,18 @@ def test_stage_7_wants_the_plan_and_a_token_per_task(
         (["nope", "", "data/nope"], "unknown corpus 'nope'; accepted: mini, mboshi_fr, own"),
         (["mboshi_fr", "", "data/m"], "--corpus mboshi_fr needs --corpus_dir"),
         (["mboshi_fr", "/nowhere", "data/m"], "/nowhere"),
-        (["own", "", "data/own"], "data/own holds no <set>/wav.scp; the README shows the tables"),
+        (
+            ["own", "", "data/own"],
+            "--corpus own: data/own/train holds no wav.scp; the README shows",
+        ),
     ],
 )
 def test_data_sh_says_what_is_missing(tmp_path: Path, arguments: list[str], message: str) -> None:
     recipe = copy_recipe(tmp_path / "s2t1")
-    done = call(["local/data.sh", *arguments, "downloads", "1", sys.executable], cwd=recipe)
+    rest = ["downloads", "1", sys.executable]
+    if arguments[0] == "own":
+        rest += ["--sets", "train valid"]
+    done = call(["local/data.sh", *arguments, *rest], cwd=recipe)
     assert done.returncode != 0
     assert message in done.stdout
     assert "Traceback" not in done.stdout
@@ -251,7 +265,7 @@ def test_data_directories_of_the_mini_corpus_have_their_own_audio(tmp_path: Path
 
 def test_stage_1_accepts_own_data(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(raw / "train" / "text.st_eng", UTTS[1], None)  # a translation may be missing
-    assert run_main(prepare_own.main, "--data", raw) == 0
+    assert run_main(prepare_own.main, "--data", raw, "--sets", "train test") == 0
     assert "raw/train: 4 utterances (asr, st_eng)" in capsys.readouterr().out
 
 
@@ -262,11 +276,19 @@ def test_stage_1_accepts_own_data(raw: Path, capsys: pytest.CaptureFixture[str])
         ("utt2lang", None, r"raw/valid/utt2lang has no line for 1 utterance\(s\) .*: u1"),
         ("wav.scp", None, r"wav.scp has no line for 1 utterance\(s\) .*: u1"),
         ("text.st_eng", "a\u0378", r"raw/valid/text.st_eng: utterance 'u1': U\+0378"),
+        ("text", "\u00a0", r"raw/valid/text: utterance 'u1' has a text without a visible char"),
+        (
+            "segments",
+            "rec 0.0 1.0",
+            "raw/valid/segments: segments are not read; cut the recordings",
+        ),
     ],
 )
 def test_stage_1_names_what_is_wrong_with_own_data(
     raw: Path, capsys: pytest.CaptureFixture[str], table: str, value: str | None, message: str
 ) -> None:
+    if table == "segments":
+        write_table(raw / "valid" / table, {UTTS[1]: value})
     edit(raw / "valid" / table, UTTS[1], value)
-    assert run_main(prepare_own.main, "--data", raw) == 1
+    assert run_main(prepare_own.main, "--data", raw, "--sets", "train valid") == 1
     assert re.search(message, capsys.readouterr().err)

@@ -34,7 +34,7 @@ train_set=train
 valid_set=valid
 test_sets=              # default: the corpus's
 mini_size=6000          # training sentences of the built-in corpus
-mini_args=              # further options of local/prepare_mini.py
+corpus_args=            # further options of local/prepare_<corpus>.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own: 0
 telephone_codec=ulaw
@@ -65,7 +65,7 @@ text_normalisation=nfc_ws
 hf_repo=                # stage 15
 
 options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj python
-train_set valid_set test_sets mini_size mini_args telephone_share telephone_codec fs audio_format
+train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec fs audio_format
 min_seconds max_seconds nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
 train_threads inference_config inference_args inference_model inference_tag route_override
 text_normalisation hf_repo"
@@ -86,6 +86,14 @@ for name in stage stop_stage ngpu nj; do
         exit 2
     fi
 done
+if [ "${nj}" -lt 1 ]; then
+    log "--nj ${nj}: accepted is 1 or more" >&2
+    exit 2
+fi
+if [ -n "${ESPNET_SMOE_ROUTE:-}" ]; then
+    log "ESPNET_SMOE_ROUTE is set: unset it; the recipe takes --route_override" >&2
+    exit 2
+fi
 # A run that is killed takes its programs along, so that a rerun finds nobody else writing.
 if setpriv --pdeathsig KILL true 2> /dev/null; then
     python="setpriv --pdeathsig KILL ${python}"
@@ -125,6 +133,11 @@ for name in ${test_sets}; do
     fi
 done
 all_sets="${train_set} ${valid_set}${decode_sets}"
+repeated=$(tr ' ' '\n' <<< "${all_sets}" | sort | uniq -d | grep . | paste -sd ' ' || true)
+if [ -n "${repeated}" ]; then
+    log "--train_set, --valid_set, --test_sets: ${repeated} is named more than once" >&2
+    exit 2
+fi
 audio_type=$([ "${audio_format}" = flac.ark ] && echo kaldi_ark || echo sound)
 
 data_options() {  # train|valid DIRECTORY
@@ -150,8 +163,13 @@ runs() {  # stage number: is it asked for?
 
 if runs 1; then
     log "Stage 1: data preparation (${corpus}) -> ${datadir}"
+    case "${corpus}" in
+        mini) corpus_options=(--size "${mini_size}") ;;
+        own)  corpus_options=(--sets "${train_set} ${valid_set} ${test_sets}") ;;
+        *)    corpus_options=() ;;
+    esac
     local/data.sh "${corpus}" "${corpus_dir}" "${datadir}" downloads "${nj}" "${python}" \
-        --size "${mini_size}" ${mini_args}
+        "${corpus_options[@]}" ${corpus_args}
 fi
 
 if runs 2; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stage 1: write data/<set>/{wav.scp,text,text.<task>,utt2lang,utt2spk} for one corpus.
-# Usage: local/data.sh CORPUS CORPUS_DIR DATA_DIR DOWNLOAD_DIR NJ PYTHON [prepare_mini.py's options]
+# Usage: local/data.sh CORPUS CORPUS_DIR DATA_DIR DOWNLOAD_DIR NJ PYTHON [the corpus program's options]
 set -euo pipefail
 corpus=$1; corpus_dir=$2; data=$3; downloads=$4; nj=$5; python=$6
 shift 6
@@ -16,10 +16,10 @@ case "${corpus}" in
                 "that holds full_corpus_newsplit/ of the public Mboshi-French corpus" >&2
             exit 1
         fi
-        exec ${python} local/prepare_mboshi_fr.py --corpus_dir "${corpus_dir}" --out "${data}" ;;
+        exec ${python} local/prepare_mboshi_fr.py --corpus_dir "${corpus_dir}" --out "${data}" "$@" ;;
     own)
         # DATA_DIR already holds the tables; see the README.
-        exec ${python} local/prepare_own.py --data "${data}" ;;
+        exec ${python} local/prepare_own.py --data "${data}" "$@" ;;
     *)
         echo "$0: unknown corpus '${corpus}'; accepted: mini, mboshi_fr, own" >&2
         exit 1 ;;

@@ -83,10 +83,13 @@ def audio_sizes(wav_scp: Path) -> dict[str, str]:
 
 
 def inference_options(args: argparse.Namespace, task: str) -> list[str]:
-    """ESPnet's options for one task: CTC is trained on transcripts and scores only those."""
+    """ESPnet's options for one task: CTC scores what it is trained on, transcripts, if at all."""
     config = yaml.safe_load(args.config.read_text(encoding="utf-8")) or {}
+    trained = yaml.safe_load((args.s2t_dir / "config.yaml").read_text(encoding="utf-8"))
+    # ESPnet's model has no CTC layer when it was trained without
+    has_ctc = trained.get("model_conf", {}).get("ctc_weight", 0.5) > 0.0
     options = ["--config", str(args.config)]
-    if task != TRANSCRIBING and config.get("ctc_weight", 0.0) > 0.0:
+    if config.get("ctc_weight", 0.0) > 0.0 and (task != TRANSCRIBING or not has_ctc):
         options += ["--ctc_weight", "0.0"]
     return options
 
@@ -190,7 +193,7 @@ def make_job(
         *args.python.split(),
         *("-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_inference"),
         *("--output_dir", str(partial), "--key_file", str(partial / "keys")),
-        *("--ngpu", str(args.ngpu), "--num_workers", "0"),
+        *("--ngpu", str(min(args.ngpu, 1)), "--num_workers", "0"),  # it decodes on one GPU
         *("--s2t_train_config", str(args.s2t_dir / "config.yaml")),
         *("--s2t_model_file", str(args.s2t_dir / args.model)),
         *("--data_path_and_name_and_type", f"{wav_scp},speech,{args.audio_type}"),

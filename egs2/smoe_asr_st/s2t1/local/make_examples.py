@@ -32,8 +32,24 @@ def find_tasks(directory: Path) -> dict[str, Path]:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """Read and normalise a text table."""
-    return {u: normalize_text(t, utt=u, path=path) for u, t in read_table(path).items()}
+    """Read and normalise a text table.
+
+    Raises:
+        ValueError: A character that Unicode does not know, or a text of nothing but white space
+            and control characters; names utterance and file.
+    """
+    texts = {u: normalize_text(t, utt=u, path=path) for u, t in read_table(path).items()}
+    empty = next((utt for utt, text in texts.items() if not text), None)
+    if empty is not None:
+        raise DataError(f"{path}: utterance {empty!r} has a text without a visible character")
+    return texts
+
+
+def require_known(texts: dict[str, str], utts: dict[str, str], path: Path) -> None:
+    """Refuse a text whose utterance has no audio."""
+    unheard = next((utt for utt in texts if utt not in utts), None)
+    if unheard is not None:
+        raise DataError(f"{path}: utterance {unheard!r} is not in {path.parent}/wav.scp")
 
 
 def copy_tables(source: Path, target: Path, keep: set[str]) -> None:
@@ -67,10 +83,9 @@ def make_training_set(source: Path, target: Path, args: argparse.Namespace) -> N
     symbols = special_symbols(sorted(set(tables["utt2lang"].values())), sorted(tasks))
     out: dict[str, dict[str, object]] = {name: {} for name in EXAMPLE_TABLES.split()}
     for task, table in texts.items():
+        require_known(table, samples, tasks[task])
         for utt, text in table.items():
             reject_special_symbols(text, symbols, utt=utt, path=tasks[task])
-            if utt not in samples:
-                raise DataError(f"{tasks[task]}: utterance {utt!r} is not in {source}/wav.scp")
             if utt not in keep:
                 continue
             bandwidth = tables["utt2bw"][utt]
@@ -110,8 +125,9 @@ def make_test_set(source: Path, target: Path, args: argparse.Namespace) -> None:
     utts = read_table(source / "wav.scp")
     for name in ("utt2lang", "utt2bw", "utt2num_samples"):
         require_same_keys(utts, read_table(source / name), names=("wav.scp", f"{source / name}"))
+    require_same_keys(utts, texts["text"], names=("wav.scp", f"{source / 'text'}"))
     for name, table in texts.items():
-        require_same_keys(utts, table, names=("wav.scp", f"{source / name}"))
+        require_known(table, utts, source / name)
     with publish_dir(target) as directory:
         copy_tables(source, directory, set(utts))
         for name, table in texts.items():

@@ -148,8 +148,8 @@ def check(utterances: list[Utterance], *, allow_missing_translation: bool) -> No
             problems.append(f"{u.utt}: missing or empty transcript")
         if not u.translation and not allow_missing_translation:
             problems.append(
-                f"{u.utt}: missing or empty translation (--allow_missing_translation true keeps "
-                "the utterance for asr only)"
+                f"{u.utt}: missing or empty translation (run.sh's --corpus_args "
+                "'--allow_missing_translation true' keeps the utterance for asr only)"
             )
     if problems:
         more = f"\n  ... and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stage 1 for your own data: check the tables that are there; nothing is written.
 
-Every ``<set>/`` with a ``wav.scp`` must have ``text`` and ``utt2lang`` for the same utterances, and
-texts of assigned characters; ``text.<task>`` may cover fewer.
+Every set must have ``wav.scp``, and ``text`` and ``utt2lang`` for the same utterances;
+``text.<task>`` may cover fewer. Texts are of assigned characters.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from make_examples import find_tasks, read_texts
+from make_examples import find_tasks, read_texts, require_known
+from tag_bandwidth import reject_segments
 
 from espnet_smoe.datadir import DataError, read_table, require_same_keys
 
@@ -23,27 +24,29 @@ def check_set(directory: Path) -> str:
         ValueError: A missing table or line, or a character that Unicode does not know; names the
             file and the utterance.
     """
+    reject_segments(directory)
     utts = read_table(directory / "wav.scp")
     for name in ("text", "utt2lang"):
         table = read_table(directory / name)
         require_same_keys(utts, table, names=("wav.scp", f"{directory / name}"))
     for path in sorted(directory.glob("text*")):
-        unheard = sorted(set(read_texts(path)) - set(utts))
-        if unheard:
-            raise DataError(f"{path}: utterance {unheard[0]!r} is not in {directory}/wav.scp")
+        require_known(read_texts(path), utts, path)
     return f"{directory}: {len(utts)} utterances ({', '.join(find_tasks(directory))})"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", required=True, help="names of the sets")
     args = parser.parse_args()
-    sets = sorted(path.parent for path in args.data.glob("*/wav.scp"))
     try:
-        if not sets:
-            raise DataError(f"{args.data} holds no <set>/wav.scp; the README shows the tables")
-        for directory in sets:
-            print(check_set(directory))
+        for name in args.sets.split():
+            if not (args.data / name / "wav.scp").exists():
+                raise DataError(
+                    f"--corpus own: {args.data / name} holds no wav.scp; the README shows the "
+                    "tables"
+                )
+            print(check_set(args.data / name))
     except ValueError as error:
         print(f"prepare_own.py: {error}", file=sys.stderr)
         return 1

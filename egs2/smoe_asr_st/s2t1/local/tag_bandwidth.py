@@ -71,6 +71,15 @@ def narrow_file(utt: str, job: tuple[str, Path, str]) -> BandwidthEstimate:
     return measure(narrow, NB_RATE)
 
 
+def reject_segments(source: Path) -> None:
+    """Refuse a data directory whose wav.scp names recordings rather than utterances."""
+    if (source / "segments").exists():
+        raise DataError(
+            f"{source / 'segments'}: segments are not read; cut the recordings into one file "
+            "per utterance and name those in wav.scp"
+        )
+
+
 def tag_set(source: Path, *, nj: int) -> Tags:
     """Measure every file of a data directory.
 
@@ -81,11 +90,7 @@ def tag_set(source: Path, *, nj: int) -> Tags:
     wavs = read_table(source / "wav.scp")
     if not wavs:
         raise DataError(f"{source / 'wav.scp'} is empty; it needs a line per utterance")
-    if (source / "segments").exists():
-        raise DataError(
-            f"{source / 'segments'}: segments are not read; cut the recordings into one file "
-            "per utterance and name those in wav.scp"
-        )
+    reject_segments(source)
     labels: dict[str, str] = {}
     given = (source / "utt2bw").exists()
     if given:
