@@ -33,7 +33,7 @@ python=python3
 train_set=train
 valid_set=valid
 test_sets=              # default: the corpus's
-mini_size=6000          # training sentences of the built-in corpus
+mini_size=5000          # training sentences of the built-in corpus
 corpus_args=            # further options of local/prepare_<corpus>.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own: 0

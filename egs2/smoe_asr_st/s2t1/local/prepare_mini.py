@@ -5,7 +5,7 @@ voice variant in one of two accents; the speakers and the sentences of the test 
 other set. The same seed and sizes give the same bytes: an utterance's rate and pitch come from
 a hash of its id, and neither the order nor the number of processes matters.
 
-Usage: python local/prepare_mini.py --size 6000 --seed 1 --out data --audio_dir downloads/mini
+Usage: python local/prepare_mini.py --size 5000 --seed 1 --out data --audio_dir downloads/mini
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def prepare(sizes: dict[str, int], seed: int, out: Path, audio_dir: Path, nj: in
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and make the corpus."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=6000, help="training sentences")
+    parser.add_argument("--size", type=int, default=5000, help="training sentences")
     parser.add_argument("--valid_size", type=int, default=100)
     parser.add_argument("--test_size", type=int, default=220)
     parser.add_argument("--seed", type=int, default=1)
