@@ -96,7 +96,11 @@ def main() -> int:
             }
         )
         if idle:
-            raise DataError(f"no example of the training set reaches expert(s) {', '.join(idle)}")
+            raise DataError(
+                f"no example of the training set reaches expert(s) {', '.join(idle)}: they would "
+                "stay untrained. Leave them out of the config, or add such data (run.sh's "
+                "--telephone_share 0.5 makes narrowband copies of wideband speech)"
+            )
     except ValueError as error:
         print(f"check_config.py: {error}", file=sys.stderr)
         return 1
