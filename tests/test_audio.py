@@ -73,7 +73,7 @@ def test_errors_name_utterance_and_file(tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("not audio")
     with pytest.raises(AudioError, match=r"'u8'.*text\.wav' cannot be read"):
         audio.read_audio(tmp_path / "text.wav", utt="u8")
-    with pytest.raises(AudioError, match=r"'u9'.*is a shell command"):
+    with pytest.raises(AudioError, match=r"'u9'.*its command ended with status"):
         audio.read_audio("sph2pipe -f wav a.sph |", utt="u9")
     with pytest.raises(AudioError, match=r"'u9'.*does not exist|'u9'.*cannot be read"):
         audio.read_audio(f"{tmp_path}/no.ark:12", utt="u9")
@@ -117,50 +117,6 @@ def test_resampling_removes_what_would_alias() -> None:
     assert power_db(audio.resample(tone(6000, 16000), 16000, 8000)) < -100
 
 
-def test_impossible_values_are_errors() -> None:
-    with pytest.raises(AudioError, match=r"shape \(2, 4\)"):
-        audio.resample(np.zeros((2, 4)), 8000, 16000)
-    with pytest.raises(AudioError, match="sampling rate 0"):
-        audio.resample(np.zeros(4), 0, 16000)
-    with pytest.raises(AudioError, match="target rate -1"):
-        audio.resample(np.zeros(4), 8000, -1)
-    with pytest.raises(AudioError, match="codec 'gsm' is unknown; accepted: ulaw, alaw"):
-        audio.telephone(np.zeros(4), 8000, codec="gsm")
-
-
-@pytest.mark.parametrize("codec", ["ulaw", "alaw"])
-def test_telephone_passes_300_to_3400_hz_only(codec: str) -> None:
-    def gain(hz: float) -> float:
-        x = tone(hz, 16000)
-        return power_db(audio.telephone(x, 16000, codec=codec)) - power_db(x)
-
-    for hz in (400, 1000, 3300):
-        assert abs(gain(hz)) < 0.5
-    for hz in (100, 200, 3500, 3900, 6000):
-        assert gain(hz) < -40
-
-
-def test_telephone_keeps_time_and_has_few_values() -> None:
-    burst = np.zeros(16000, dtype=np.float32)
-    burst[8000:8400] = tone(1000, 16000, 0.025)
-    y = audio.telephone(burst, 16000)
-    assert len(y) == 8000
-    energy = np.square(y)
-    centre = float((energy * np.arange(len(y))).sum() / energy.sum())
-    assert centre == pytest.approx(8200 / 2, abs=3)
-    assert len(np.unique(y)) <= 256  # G.711 has 8 bits
-
-
-def test_telephone_clips_loud_audio_instead_of_wrapping() -> None:
-    x = tone(1000, 16000, level=3.0)
-    y = audio.telephone(x, 16000)
-    narrow = audio.resample(x, 16000, 8000)
-    assert np.abs(y).max() <= 1
-    loud = np.abs(narrow) > 1.5
-    loud[:200] = loud[-200:] = False
-    assert (np.sign(y[loud]) == np.sign(narrow[loud])).all()
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=200))
 def test_sixteen_bit_samples_survive_writing(samples: list[int]) -> None:
@@ -190,29 +146,3 @@ def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"a\.wav.*NaN"):
         audio.write_audio(tmp_path / "a.wav", np.array([np.nan]), 16000)
     assert list(tmp_path.iterdir()) == []
-
-
-def double(utt: str, job: int) -> int:
-    if job < 0:
-        raise AudioError(f"utterance {utt!r}: {job}")
-    return 2 * job
-
-
-@pytest.mark.parametrize("nj", [1, 2])
-def test_each_file_keeps_the_order_and_reports_every_bad_file(nj: int) -> None:
-    jobs = {f"u{number:02d}": number for number in range(40)}
-    doubled = dict(audio.each_file(double, jobs, nj=nj, label="test"))
-    assert doubled == {utt: 2 * job for utt, job in jobs.items()}
-    assert list(doubled) == list(jobs)
-    for number in range(12):
-        jobs[f"u{number:02d}"] = -1
-    with pytest.raises(AudioError, match="12 of 40 audio files") as caught:
-        list(audio.each_file(double, jobs, nj=nj, label="test"))
-    assert "'u09'" in str(caught.value)
-    assert "'u10'" not in str(caught.value)
-    assert str(caught.value).endswith("... and 2 more")
-
-
-def test_each_file_needs_a_process() -> None:
-    with pytest.raises(AudioError, match="nj 0"):
-        list(audio.each_file(double, {"u": 1}, nj=0, label="test"))

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espnet_smoe.audio import resample, telephone, to_int16
+from espnet_smoe.audio import resample, to_int16
 from espnet_smoe.bandwidth import BANDWIDTHS, BandwidthError, measure, measure_batch
+from espnet_smoe.telephone import telephone
 
 RATE = 16000
 

@@ -16,9 +16,10 @@ sys.path.insert(0, str(LOCAL))
 import format_audio  # noqa: E402
 import tag_bandwidth  # noqa: E402
 
-from espnet_smoe.audio import read_audio, read_header, resample, telephone  # noqa: E402
+from espnet_smoe.audio import read_audio, read_header, resample  # noqa: E402
 from espnet_smoe.bandwidth import measure  # noqa: E402
 from espnet_smoe.datadir import read_table, write_table  # noqa: E402
+from espnet_smoe.telephone import telephone  # noqa: E402
 
 UTTS = [f"u{number}" for number in range(8)]
 

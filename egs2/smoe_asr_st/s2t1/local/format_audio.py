@@ -19,13 +19,13 @@ import numpy as np
 from espnet_smoe.audio import (
     TARGET_RATE,
     AudioError,
-    each_file,
     read_audio,
     resample,
     to_int16,
     write_audio,
 )
 from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table
+from espnet_smoe.workers import each_file
 
 FORMATS = ("flac", "flac.ark")
 OWN_TABLES = {"wav.scp", "utt2num_samples"}

@@ -22,15 +22,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_smoe.audio import (
-    NB_RATE,
-    TELEPHONE_CODECS,
-    AudioError,
-    each_file,
-    read_audio,
-    telephone,
-    write_audio,
-)
+from espnet_smoe.audio import AudioError, read_audio, write_audio
 from espnet_smoe.bandwidth import BANDWIDTHS, BandwidthEstimate, measure
 from espnet_smoe.datadir import (
     DataError,
@@ -40,6 +32,8 @@ from espnet_smoe.datadir import (
     write_table,
     write_text,
 )
+from espnet_smoe.telephone import NB_RATE, TELEPHONE_CODECS, telephone
+from espnet_smoe.workers import each_file
 
 OWN_TABLES = {"wav.scp", "utt2fs", "utt2bw", "utt2edge", "bandwidth_report.md"}
 DOUBTFUL_CONFIDENCE = 0.75  # utterances below it are listed in the report
