@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "espnet_smoe/__init__.py").read_text())
 
+DASK = ["dask", "distributed", "dask-jobqueue"]  # stages 2 and 3 on several machines
+
 setup(
     name="espnet-smoe",
     version=version.group(1),
@@ -37,7 +39,9 @@ setup(
     ],
     extras_require={
         "mini": ["espeakng-loader"],  # speaks the built-in corpus; bundles libespeak-ng
+        "dask": DASK,
         "test": [
+            *DASK,
             "espeakng-loader",
             "pytest",
             "pytest-xdist",

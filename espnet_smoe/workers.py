@@ -1,54 +1,97 @@
-"""Work on every utterance of a set, in processes of this machine."""
+"""Work on every utterance of a set, in processes of this machine or of a dask cluster."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from espnet_smoe.locator import AudioError
+from espnet_smoe.pool import Chunk, run_chunk, run_in_processes
 
 ERRORS_SHOWN = 10  # unusable files listed in one message before "and N more"
-PARENT_POLL_SECONDS = 0.1  # how often a worker process looks whether its parent lives
+CHUNK = 16  # utterances that travel to a worker together
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def _attempt(work: Callable[[str, Job], Result], item: tuple[str, Job]) -> Result | AudioError:
-    try:
-        return work(*item)
-    except AudioError as error:
-        return error
+def _chunks(jobs: Iterable[tuple[str, Job]], nj: int) -> Iterator[Chunk]:
+    """Cut the jobs up; small chunks first, so that a short list too is spread over the workers."""
+    source = iter(jobs)
+    taken = 0
+    while chunk := tuple(islice(source, min(CHUNK, 1 + taken // (4 * nj)))):
+        taken += len(chunk)
+        yield chunk
 
 
-def _die_with(parent: int) -> None:
-    """Worker start-up: end when the parent was killed, so that no orphan writes into a rerun."""
+def each_item(
+    work: Callable[[str, Job], Result],
+    jobs: Iterable[tuple[str, Job]],
+    *,
+    nj: int,
+    dask: str | None = None,
+    label: str,
+    total: int | None = None,
+    expected: tuple[type[ValueError], ...] = (AudioError,),
+) -> Iterator[tuple[str, Result | AudioError]]:
+    """Do something with every utterance, in parallel and in order, with a progress bar.
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_SECONDS)
-        os._exit(1)
+    Neither a bad file nor a worker process that dies stops the work on the others. The jobs are
+    taken as they are needed: a list of any length takes no more memory than its first pages.
 
-    threading.Thread(target=watch, daemon=True).start()
+    Args:
+        work: A function of (utterance id, job); for dask, one that cloudpickle can pickle.
+        jobs: (utterance id, job), in any number.
+        nj: Number of processes; 1 works in this one, which a crash of the work then ends.
+        dask: Work on a dask cluster instead, as `espnet_smoe.cluster.open_client` has it.
+        label: Text beside the progress bar.
+        total: Number of jobs, for the bar; known anyway for a list.
+        expected: Exceptions of the work that concern its item only.
+
+    Yields:
+        (utterance id, result) in the order of ``jobs``. The result is the exception when the
+        work raised an expected one, and an `AudioError` when it killed its worker process.
+
+    Raises:
+        AudioError: ``nj`` or ``dask`` is impossible.
+        RuntimeError: An exception of the work that was not expected; names the utterance.
+    """
+    from tqdm import tqdm
+
+    if nj < 1:
+        raise AudioError(f"nj {nj} is impossible; accepted is the number of processes, 1 or more")
+    if total is None and isinstance(jobs, Sized):
+        total = len(jobs)
+    run = partial(run_chunk, work, expected)
+    utts: list[str] = []  # of the chunks that are under way
+
+    def noted() -> Iterator[Chunk]:
+        for chunk in _chunks(jobs, nj):
+            utts.extend(utt for utt, _ in chunk)
+            yield chunk
+
+    if dask:
+        from espnet_smoe.cluster import run_on_cluster
+
+        done = run_on_cluster(run, noted(), dask, nj)
+    elif nj == 1:
+        done = map(run, noted())
+    else:
+        done = run_in_processes(run, noted(), nj)
+    with tqdm(total=total, desc=label, unit="utt", mininterval=1.0) as bar:
+        for results in done:
+            for utt, result in zip(utts[: len(results)], results, strict=True):
+                yield utt, result
+                bar.update()
+            del utts[: len(results)]
 
 
 def each_file(
     work: Callable[[str, Job], Result], jobs: Mapping[str, Job], *, nj: int, label: str
 ) -> Iterator[tuple[str, Result]]:
-    """Do something with the audio of every utterance, in ``nj`` processes, with a progress bar.
-
-    A bad file does not hide the next one: the rest is worked through, then all are reported.
-
-    Args:
-        work: A picklable function of (utterance id, job), such as a module's own.
-        jobs: ``{utterance id: job}``.
-        nj: Number of processes; 1 works in this one.
-        label: Text beside the progress bar.
+    """`each_item` for work that needs every file: all are tried, then the bad ones reported.
 
     Yields:
         (utterance id, result) in the order of ``jobs``.
@@ -57,27 +100,12 @@ def each_file(
         AudioError: Names every utterance and file that cannot be used (the first 10, and how
             many more).
     """
-    from tqdm import tqdm
-
-    if nj < 1:
-        raise AudioError(f"nj {nj} is impossible; accepted is the number of processes, 1 or more")
     errors: list[AudioError] = []
-    attempt = partial(_attempt, work)
-    with tqdm(total=len(jobs), desc=label, unit="utt", mininterval=1.0) as bar:
-
-        def sift(results: Iterator[Result | AudioError]) -> Iterator[tuple[str, Result]]:
-            for utt, result in zip(jobs, results, strict=True):
-                bar.update()
-                if isinstance(result, AudioError):
-                    errors.append(result)
-                else:
-                    yield utt, result
-
-        if nj == 1:
-            yield from sift(map(attempt, jobs.items()))
+    for utt, result in each_item(work, jobs.items(), nj=nj, label=label, total=len(jobs)):
+        if isinstance(result, AudioError):
+            errors.append(result)
         else:
-            with ProcessPoolExecutor(nj, initializer=_die_with, initargs=(os.getpid(),)) as pool:
-                yield from sift(pool.map(attempt, jobs.items(), chunksize=16))
+            yield utt, result
     if errors:
         lines = "".join(f"\n  {error}" for error in errors[:ERRORS_SHOWN])
         rest = len(errors) - ERRORS_SHOWN
