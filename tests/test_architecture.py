@@ -16,7 +16,7 @@ PACKAGE = Path(espnet_smoe.__file__).parent
 LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
-    ["locator", "audio", "telephone", "faults", "workers", "bandwidth", "bbpe", "compat"],
+    ["faults", "tables", "locator", "audio", "telephone", "workers", "bandwidth", "bbpe", "compat"],
     ["ctc_scorer"],
     ["routing"],
     ["experts"],
