@@ -16,7 +16,8 @@ PACKAGE = Path(espnet_smoe.__file__).parent
 LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
-    ["locator", "audio", "amr", "telephone", "faults", "pool", "cluster", "workers", "bandwidth"],
+    ["faults", "tables"],
+    ["locator", "audio", "amr", "telephone", "pool", "cluster", "workers", "bandwidth"],
     ["bbpe", "compat"],
     ["ctc_scorer"],
     ["routing"],
