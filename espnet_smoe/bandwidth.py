@@ -71,6 +71,11 @@ class BandwidthEstimate:
     label: str
     edge_hz: float
     confidence: float
+    reason: str = ""
+
+    @property
+    def likelier(self) -> str:
+        return self.label
 
 
 def _decibel(power: np.ndarray | float) -> np.ndarray:

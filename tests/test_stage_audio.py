@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import tag_bandwidth  # noqa: E402
 from espnet_smoe.audio import read_audio, read_header, resample  # noqa: E402
 from espnet_smoe.bandwidth import measure  # noqa: E402
 from espnet_smoe.datadir import read_table, write_table  # noqa: E402
+from espnet_smoe.faults import Fault, read_faults, write_faults  # noqa: E402
 from espnet_smoe.telephone import telephone  # noqa: E402
 
 UTTS = [f"u{number}" for number in range(8)]
@@ -77,8 +79,8 @@ def test_half_of_training_is_narrowed_and_tests_come_in_both(recipe: Path) -> No
             if label == "wb":
                 assert wavs[utt] == originals[utt]
             else:
-                assert wavs[utt] == f"dump/telephone/{name}/{utt}.wav"
-                assert (header.rate, header.subtype) == (8000, "ULAW")
+                assert wavs[utt] == f"dump/telephone/{name}/{utt}.flac"
+                assert (header.rate, header.subtype) == (8000, "PCM_16")
                 x, rate = read_audio(originals[utt])
                 np.testing.assert_array_equal(read_audio(wavs[utt])[0], telephone(x, rate))
         assert set(read_table(folder / "utt2fs").values()) == {"16000"}
@@ -160,29 +162,104 @@ def test_the_users_own_tags_are_kept_and_differences_listed(recipe: Path) -> Non
     assert "| u3 |" in text
 
 
-def test_incomplete_or_unknown_tags_stop_the_stage(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
+def test_tags_of_some_utterances_leave_the_others_to_the_measurement(recipe: Path) -> None:
+    write_table("data/valid/utt2bw", {"u1": "nb"})
+    assert tag() == 0
+    assert read_table("dump/tagged/valid/utt2bw") == dict.fromkeys(UTTS[:4], "wb") | {"u1": "nb"}
+    text = Path("dump/tagged/valid/bandwidth_report.md").read_text()
+    assert "own `utt2bw` for 1 utterances, for the others the measurement" in text
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"u2": "narrow"}, "utterance 'u2' has bandwidth 'narrow'; accepted: wb, nb"),
+        ({"x9": "nb"}, "utterance 'x9' is not in data/valid/wav.scp"),
+    ],
+)
+def test_unknown_tags_stop_the_stage(
+    recipe: Path, capsys: pytest.CaptureFixture[str], own: dict[str, str], message: str
 ) -> None:
-    write_table("data/valid/utt2bw", dict.fromkeys(UTTS[:3], "wb"))
+    write_table("data/valid/utt2bw", own)
     assert tag() == 1
-    assert "data/valid/utt2bw has no line for 1 utterance(s)" in capsys.readouterr().err
-    write_table("data/valid/utt2bw", dict.fromkeys(UTTS[:4], "wb") | {"u2": "narrow"})
-    assert tag() == 1
-    message = capsys.readouterr().err
-    assert "utterance 'u2' has bandwidth 'narrow'; accepted: wb, nb" in message
+    assert message in capsys.readouterr().err
     assert not Path("dump/tagged/valid").exists()
 
 
-def test_every_unreadable_file_is_named(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_files_are_left_out_and_noted(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wavs = read_table("data/train/wav.scp")
     Path(wavs["u4"]).write_bytes(b"nonsense")
     Path(wavs["u6"]).unlink()
-    assert tag() == 1
+    write_faults("data/train", [Fault("u99", "list.tsv", "from stage 1")])
+    assert tag() == 0
     message = capsys.readouterr().err
     assert "2 of 8 audio files cannot be used" in message
-    assert f"'u4': audio file '{wavs['u4']}' cannot be read" in message
-    assert f"'u6': audio file '{wavs['u6']}' does not exist" in message
-    assert not Path("dump/tagged/train").exists()
+    folder = Path("dump/tagged/train")
+    first, second, third = read_faults(folder)
+    assert first == Fault("u99", "list.tsv", "from stage 1")
+    assert (second.utt, second.file, third.utt) == ("u4", wavs["u4"], "u6")
+    assert "cannot be read" in second.reason
+    assert "does not exist" in third.reason
+    for table in ("wav.scp", "text", "utt2bw", "utt2fs", "utt2edge"):
+        assert set(read_table(folder / table)) == set(UTTS) - {"u4", "u6"}
+    for utt in UTTS[:4]:
+        Path(read_table("data/valid/wav.scp")[utt]).unlink()
+    assert tag() == 1
+    assert "data/valid: none of its 4 audio files can be used" in capsys.readouterr().err
+
+
+def test_broken_lines_of_wav_scp_are_noted(recipe: Path) -> None:
+    path = Path("data/train/wav.scp")
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\nu9\n")
+    assert tag() == 0
+    utts = {fault.utt: fault.reason for fault in read_faults("dump/tagged/train")}
+    assert "occurs twice" in utts["u0"]
+    assert "empty value" in utts["u9"]
+    assert set(read_table("dump/tagged/train/text")) == set(UTTS) - {"u0"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "label"), [("measured", "nb"), ("header", "wb"), ("error", None)]
+)
+def test_the_policy_decides_when_header_and_spectrum_disagree(
+    recipe: Path, capsys: pytest.CaptureFixture[str], policy: str, label: str | None
+) -> None:
+    hide_narrowband("u2", 16000)
+    hide_narrowband("u5", 8000)  # no conflict
+    done = tag("--on_conflict", policy)
+    original = read_table("data/train/wav.scp")["u2"]
+    if label is None:
+        assert done == 1
+        message = capsys.readouterr().err
+        assert "spectrum of 1 files disagree (--on_conflict error)" in message
+        assert f"u2, {original}, 16000, " in message
+        assert not Path("dump/tagged/train").exists()
+        return
+    folder = Path("dump/tagged/train")
+    labels = dict.fromkeys(UTTS, "wb") | {"u2": label, "u5": "nb"}
+    assert (done, read_table(folder / "utt2bw")) == (0, labels)
+    text = (folder / "bandwidth_report.md").read_text()
+    assert f"| u2 | {original} | 16000 |" in text
+    assert f"disagree (--on_conflict {policy})" in text
+    with (folder / "bandwidth_cases.tsv").open() as file:
+        (case,) = csv.DictReader(file, delimiter="\t")
+    assert (case["utterance"], case["header_hz"], case["decision"]) == ("u2", "16000", label)
+    picture = (folder / "bandwidth.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_several_codecs_are_drawn_the_same_at_every_run(recipe: Path) -> None:
+    options = ("--telephone_codec", "ulaw gsm", "--telephone_level", "true")
+    options += ("--telephone_noise", "0.5", "--telephone_share", "1")
+    args = tag_bandwidth.parse(list(options))
+    lines = {utt: tag_bandwidth.line_of(utt, args) for utt in UTTS}
+    assert {line.codec for line in lines.values()} == {"ulaw", "gsm"}
+    assert tag(*options) == 0
+    for utt, wav in read_table("dump/tagged/train/wav.scp").items():
+        x, rate = read_audio(read_table("data/train/wav.scp")[utt])
+        np.testing.assert_array_equal(read_audio(wav)[0], telephone(x, rate, line=lines[utt]))
 
 
 def test_test_twins_hold_the_same_utterances(
@@ -204,10 +281,20 @@ def test_test_twins_hold_the_same_utterances(
 def test_segments_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data/train/segments").write_text("u0 rec 0 1\n")
     assert tag() == 1
-    assert "segments are not read" in capsys.readouterr().err
+    assert "segments are not read here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [["--telephone_share", "1.5"], ["--nj", "0"], ["--nope", "1"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--telephone_share", "1.5"],
+        ["--telephone_noise", "2"],
+        ["--telephone_codec", "ulaw mp3"],
+        ["--on_conflict", "ignore"],
+        ["--nj", "0"],
+        ["--nope", "1"],
+    ],
+)
 def test_impossible_options_stop_at_once(recipe: Path, options: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         tag_bandwidth.main(options)

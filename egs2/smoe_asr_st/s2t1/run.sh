@@ -37,7 +37,10 @@ mini_size=5000          # training sentences of the built-in corpus
 corpus_args=            # further options of local/prepare_<corpus>.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own: 0
-telephone_codec=ulaw
+telephone_codec=ulaw    # names between spaces, drawn evenly: ulaw alaw g721 g723_24 gsm opus amr_nb; all
+telephone_level=false   # true: draw each copy's speech level too
+telephone_noise=0       # share of the copies with line noise
+on_conflict=measured    # header and spectrum disagree: measured, header, or error
 fs=16000
 audio_format=flac       # flac, flac.ark
 min_seconds=0.2
@@ -65,7 +68,8 @@ text_normalisation=nfc_ws
 hf_repo=                # stage 15
 
 options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj python
-train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec fs audio_format
+train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec
+telephone_level telephone_noise on_conflict fs audio_format
 min_seconds max_seconds nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
 train_threads inference_config inference_args inference_model inference_tag route_override
 text_normalisation hf_repo"
@@ -176,7 +180,9 @@ if runs 2; then
     log "Stage 2: bandwidth tagging -> ${dumpdir}/tagged"
     ${python} local/tag_bandwidth.py --data "${datadir}" --out "${dumpdir}/tagged" \
         --train_set "${train_set}" --valid_set "${valid_set}" --test_sets "${test_sets}" \
-        --telephone_share "${telephone_share}" --telephone_codec "${telephone_codec}" --nj "${nj}"
+        --telephone_share "${telephone_share}" --telephone_codec "${telephone_codec}" \
+        --telephone_level "${telephone_level}" --telephone_noise "${telephone_noise}" \
+        --on_conflict "${on_conflict}" --nj "${nj}" ${dask:+--dask "${dask}"}
 fi
 
 if runs 3; then

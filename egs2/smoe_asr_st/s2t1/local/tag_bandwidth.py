@@ -4,7 +4,12 @@
 The tags come from the original files, before any resampling or speed perturbation could move
 the band's edge. Each set ``data/<set>`` becomes ``dump/tagged/<set>``: the same tables, and
 ``utt2fs`` (rate in the original file's header), ``utt2bw`` (nb or wb), ``utt2edge``
-(``<utt> <edge in Hz> <confidence>``) and ``bandwidth_report.md``.
+(``<utt> <edge in Hz> <confidence>``), ``bandwidth_report.md`` with its picture, and
+``bandwidth_cases.tsv``, the files to look at. Utterances whose file cannot be used are left out
+and noted in ``faults.jsonl``, which stage 7 lists.
+
+A ``utt2bw`` of the data's own is kept, for the utterances that it has. Where a file's header and
+its spectrum disagree, ``--on_conflict`` says who decides.
 
 With ``--telephone_share`` above 0, that share of the wideband utterances of the training and
 the validation set is replaced by telephone copies, and each test set T becomes T_wb and T_nb:
@@ -14,94 +19,159 @@ the same wideband utterances, as they are and through the telephone.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import bandwidth_report
+import numpy as np
+from bandwidth_report import Tag
+
 from espnet_smoe.audio import AudioError, read_audio, write_audio
 from espnet_smoe.bandwidth import BANDWIDTHS, BandwidthEstimate, measure
-from espnet_smoe.datadir import (
-    DataError,
-    publish_dir,
-    read_table,
-    require_same_keys,
-    write_table,
-    write_text,
-)
-from espnet_smoe.telephone import NB_RATE, TELEPHONE_CODECS, telephone
-from espnet_smoe.workers import each_file
+from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
+from espnet_smoe.faults import FAULTS_NAME, Fault, read_faults, summary, write_faults
+from espnet_smoe.tables import Broken, rows
+from espnet_smoe.telephone import NB_RATE, Line, parse_codecs, telephone
+from espnet_smoe.workers import each_item
 
-OWN_TABLES = {"wav.scp", "utt2fs", "utt2bw", "utt2edge", "bandwidth_report.md"}
-DOUBTFUL_CONFIDENCE = 0.75  # utterances below it are listed in the report
+OWN_TABLES = {
+    *("wav.scp", "utt2fs", "utt2bw", "utt2edge", "bandwidth_report.md", FAULTS_NAME),
+    *(bandwidth_report.CASES_NAME, bandwidth_report.PICTURE_NAME),
+}
+POLICIES = ("measured", "header", "error")
+CONFLICTS_SHOWN = 20  # of --on_conflict error
 
 
 @dataclass(frozen=True)
-class Tags:
+class TaggedSet:
     """What is known about a set's original files; every mapping is by utterance id."""
 
     wavs: dict[str, str]
-    rates: dict[str, int]
-    estimates: dict[str, BandwidthEstimate]
-    labels: dict[str, str]  # the decision: the user's own utt2bw, else the measurement
-    given: bool  # the labels come from the user's own utt2bw
+    tags: dict[str, Tag]
+    faults: list[Fault]
+    known: set[str]  # every utterance of wav.scp, also those left out
+
+    @property
+    def wide(self) -> set[str]:
+        """The wideband utterances."""
+        return {utt for utt, tag in self.tags.items() if tag.label == "wb"}
 
 
 def measure_file(utt: str, path: str) -> tuple[int, BandwidthEstimate]:
     """The rate in the file's header, and what its spectrum holds."""
-    x, rate = read_audio(path, utt=utt)
+    x, rate = read_audio(path)
     return rate, measure(x, rate)
 
 
-def narrow_file(utt: str, job: tuple[str, Path, str]) -> BandwidthEstimate:
+def narrow_file(utt: str, job: tuple[str, str, Line]) -> BandwidthEstimate:
     """Write the telephone copy of a file; measures it."""
-    source, target, codec = job
-    x, rate = read_audio(source, utt=utt)
-    narrow = telephone(x, rate, codec=codec)
-    write_audio(target, narrow, NB_RATE, subtype=TELEPHONE_CODECS[codec])
+    source, target, line = job
+    x, rate = read_audio(source)
+    narrow = telephone(x, rate, line=line)
+    write_audio(target, narrow, NB_RATE)
     return measure(narrow, NB_RATE)
+
+
+def line_of(utt: str, args: argparse.Namespace) -> Line:
+    """The telephone line of an utterance: always the same one for the same seed."""
+    digest = hashlib.sha256(f"line {args.seed} {utt}".encode()).digest()
+    return Line.random(
+        np.random.default_rng(int.from_bytes(digest[:8], "big")),
+        args.telephone_codecs,
+        random_level=args.telephone_level == "true",
+        noise_prob=args.telephone_noise,
+    )
 
 
 def reject_segments(source: Path) -> None:
     """Refuse a data directory whose wav.scp names recordings rather than utterances."""
     if (source / "segments").exists():
         raise DataError(
-            f"{source / 'segments'}: segments are not read; cut the recordings into one file "
-            "per utterance and name those in wav.scp"
+            f"{source / 'segments'}: segments are not read here; let stage 1 turn them into "
+            "locators (--corpus kaldi)"
         )
 
 
-def tag_set(source: Path, *, nj: int) -> Tags:
+def own_labels(source: Path, wavs: Collection[str]) -> dict[str, str]:
+    """The data's own ``utt2bw``; it may cover some of the utterances only.
+
+    Raises:
+        DataError: A value that is no bandwidth, or an utterance without audio.
+    """
+    path = source / "utt2bw"
+    if not path.exists():
+        return {}
+    labels = read_table(path)
+    for utt, label in labels.items():
+        if label not in BANDWIDTHS:
+            raise DataError(
+                f"{path}: utterance {utt!r} has bandwidth {label!r}; accepted: "
+                f"{', '.join(BANDWIDTHS)}"
+            )
+        if utt not in wavs:
+            raise DataError(f"{path}: utterance {utt!r} is not in {source / 'wav.scp'}")
+    if len(labels) < len(wavs):
+        print(f"{path}: {len(labels)} of {len(wavs)} utterances; the others are measured")
+    return labels
+
+
+def tag_set(source: Path, args: argparse.Namespace) -> TaggedSet:
     """Measure every file of a data directory.
 
     Raises:
-        DataError: The directory is empty or segmented, or its utt2bw is incomplete or wrong.
-        AudioError: Names every utterance whose file cannot be read.
+        DataError: The directory is empty or segmented, its utt2bw is wrong, none of its files can
+            be used, or header and spectrum disagree under ``--on_conflict error``.
     """
-    wavs = read_table(source / "wav.scp")
+    reject_segments(source)
+    faults = read_faults(source)
+    wavs: dict[str, str] = {}
+    broken = set()
+    for utt, wav in rows(source / "wav.scp", faults.append):
+        if isinstance(wav, Broken):
+            faults.append(Fault(utt, str(source / "wav.scp"), wav.reason))
+            broken.add(utt)
+        else:
+            wavs[utt] = wav
     if not wavs:
         raise DataError(f"{source / 'wav.scp'} is empty; it needs a line per utterance")
-    reject_segments(source)
-    labels: dict[str, str] = {}
-    given = (source / "utt2bw").exists()
-    if given:
-        labels = read_table(source / "utt2bw")
-        require_same_keys(wavs, labels, names=(str(source / "wav.scp"), str(source / "utt2bw")))
-        for utt, label in labels.items():
-            if label not in BANDWIDTHS:
-                raise DataError(
-                    f"{source / 'utt2bw'}: utterance {utt!r} has bandwidth {label!r}; "
-                    f"accepted: {', '.join(BANDWIDTHS)}"
-                )
-    rates, estimates = {}, {}
-    for utt, (rate, estimate) in each_file(measure_file, wavs, nj=nj, label=f"{source.name}: tag"):
-        rates[utt], estimates[utt] = rate, estimate
-    if not given:
-        labels = {utt: estimate.label for utt, estimate in estimates.items()}
-    return Tags(wavs, rates, estimates, labels, given)
+    labels = own_labels(source, wavs)
+    tags: dict[str, Tag] = {}
+    unusable = []
+    for utt, result in each_item(
+        measure_file, wavs.items(), nj=args.nj, dask=args.dask, label=f"{source.name}: tag"
+    ):
+        if isinstance(result, ValueError):
+            unusable.append(Fault(utt, wavs[utt], str(result)))
+            continue
+        rate, estimate = result
+        by_policy = Tag(rate, estimate, estimate.likelier, False)
+        if args.on_conflict == "header":
+            by_policy = by_policy._replace(label=by_policy.by_header)
+        given = labels.get(utt)
+        tags[utt] = by_policy._replace(label=given, given=True) if given else by_policy
+    if unusable:
+        what = f"{source}: {len(unusable)} of {len(wavs)} audio files cannot be used"
+        print(f"tag_bandwidth.py: {summary(unusable, what)}", file=sys.stderr)
+    if not tags:
+        raise DataError(f"{source}: none of its {len(wavs)} audio files can be used")
+    conflicts = [utt for utt, tag in tags.items() if tag.is_conflict and not tag.given]
+    if conflicts and args.on_conflict == "error":
+        known = {utt: tags[utt] for utt in conflicts}
+        lines = [", ".join(row) for row in bandwidth_report.cases(wavs, known)]
+        more = len(lines) - CONFLICTS_SHOWN
+        raise DataError(
+            f"{source}: the header and the spectrum of {len(conflicts)} files disagree "
+            f"(--on_conflict error): {', '.join(bandwidth_report.CASE_COLUMNS)}\n  "
+            + "\n  ".join(lines[:CONFLICTS_SHOWN])
+            + (f"\n  ... and {more} more" if more > 0 else "")
+        )
+    return TaggedSet(wavs, tags, faults + unusable, broken | wavs.keys())
 
 
 def choose(utts: Collection[str], share: float, seed: int) -> set[str]:
@@ -113,68 +183,48 @@ def choose(utts: Collection[str], share: float, seed: int) -> set[str]:
     return set(sorted(utts, key=rank)[: round(share * len(utts))])
 
 
-def listed_cases(tags: Tags) -> list[str]:
-    """Lines of the report's table: files about which header, spectrum or user disagree."""
-    lines = []
-    for utt, estimate in tags.estimates.items():
-        rate, label = tags.rates[utt], tags.labels[utt]
-        reasons = []
-        if rate > NB_RATE and estimate.label == "nb":
-            reasons.append(f"header {rate} Hz, spectrum narrowband")
-        if label != estimate.label:
-            reasons.append(f"utt2bw says {label}, measured {estimate.label}")
-        if estimate.confidence < DOUBTFUL_CONFIDENCE:
-            reasons.append("doubtful")
-        if reasons:
-            lines.append(
-                f"| {utt} | {tags.wavs[utt]} | {rate} | {estimate.edge_hz:.0f} "
-                f"| {estimate.confidence:.2f} | {label} | {'; '.join(reasons)} |"
-            )
-    return lines
+def copy_table(path: Path, target: Path, known: Collection[str], kept: Collection[str]) -> None:
+    """Copy a file; of a table keyed by utterance, without the known ones that are not kept.
+
+    A line of an utterance that has no audio at all is copied: stage 4 notes it.
+    """
+    if len(kept) == len(known):
+        shutil.copyfile(path, target)
+        return
+    with path.open("rb") as file, target.open("wb") as out:
+        for line in file:
+            utt = b"".join(line.split(maxsplit=1)[:1]).decode("utf-8", "replace")
+            if utt not in known or utt in kept:
+                out.write(line)
 
 
-def report(name: str, tags: Tags, notes: list[str]) -> str:
-    """The text of bandwidth_report.md."""
-    counts = Counter((tags.rates[utt], label) for utt, label in tags.labels.items())
-    cases = listed_cases(tags)
-    text = [f"# Bandwidth of `{name}`", ""]
-    text.append(f"{len(tags.wavs)} original files, by the rate in their header:")
-    text += ["", "| header rate (Hz) | nb | wb |", "| ---: | ---: | ---: |"]
-    for rate in sorted(set(tags.rates.values())):
-        text.append(f"| {rate} | {counts[rate, 'nb']} | {counts[rate, 'wb']} |")
-    source = "the data directory's own `utt2bw`" if tags.given else "the measurement"
-    text += ["", f"Decided by {source}.", *notes]
-    text += ["", "## Files to look at", ""]
-    if cases:
-        text += [
-            f"{len(cases)} files where header, spectrum or `utt2bw` disagree, or the measurement "
-            f"is doubtful (confidence below {DOUBTFUL_CONFIDENCE}):",
-            "",
-            "| utterance | file | header (Hz) | edge (Hz) | confidence | decision | why |",
-            "| --- | --- | ---: | ---: | ---: | --- | --- |",
-            *cases,
-        ]
-    else:
-        text.append("None: header and spectrum agree everywhere.")
-    return "\n".join(text) + "\n"
-
-
-def copy_table(path: Path, target: Path, utts: Collection[str], kept: Collection[str]) -> None:
-    """Copy a file; of a table keyed by utterance, only the lines of the kept utterances."""
-    if len(kept) < len(utts):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        keys = [line.split(maxsplit=1)[0] if line.strip() else "" for line in lines]
-        if any(key in utts for key in keys):
-            chosen = (line for key, line in zip(keys, lines, strict=True) if key in kept)
-            target.write_text("".join(chosen), encoding="utf-8")
-            return
-    shutil.copyfile(path, target)
+def narrow_set(
+    tagged: TaggedSet, name: str, narrowed: Collection[str], args: argparse.Namespace
+) -> Iterator[tuple[str, str, BandwidthEstimate | ValueError]]:
+    """Write the telephone copies of a set: utterance, file, and what is measured there."""
+    copies = args.telephone_dir / name
+    file_of = {utt: utt.replace("%", "%25").replace("/", "%2F") + ".flac" for utt in narrowed}
+    with publish_dir(copies) as folder:
+        folder = folder.resolve()  # a dask worker has a working directory of its own
+        jobs = (
+            (utt, (tagged.wavs[utt], str(folder / file_of[utt]), line_of(utt, args)))
+            for utt in sorted(narrowed)
+        )
+        for utt, result in each_item(
+            narrow_file,
+            jobs,
+            nj=args.nj,
+            dask=args.dask,
+            label=f"{name}: telephone",
+            total=len(narrowed),
+        ):
+            yield utt, str(copies / file_of[utt]), result
 
 
 def write_set(
     source: Path,
     name: str,
-    tags: Tags,
+    tagged: TaggedSet,
     args: argparse.Namespace,
     *,
     kept: Collection[str],
@@ -185,7 +235,7 @@ def write_set(
     Args:
         source: The data directory that the set comes from.
         name: Name of the tagged set.
-        tags: What is known about the original files.
+        tagged: What is known about the original files.
         args: The program's options.
         kept: The utterances that the set holds.
         narrowed: Those of them that are replaced by telephone copies.
@@ -193,91 +243,94 @@ def write_set(
     Returns:
         The set's row of the summary: name, utterances, nb, wb, simulated, files to look at.
     """
-    wavs = {utt: tags.wavs[utt] for utt in kept}
-    labels = {utt: tags.labels[utt] for utt in kept}
-    estimates = {utt: tags.estimates[utt] for utt in kept}
+    wavs = {utt: tagged.wavs[utt] for utt in kept}
+    labels = {utt: tagged.tags[utt].label for utt in kept}
+    estimates = {utt: tagged.tags[utt].estimate for utt in kept}
+    faults = list(tagged.faults)
     notes = []
     if narrowed:
-        copies = args.telephone_dir / name
-        file_of = {utt: utt.replace("%", "%25").replace("/", "%2F") + ".wav" for utt in narrowed}
-        with publish_dir(copies) as folder:
-            jobs = {
-                utt: (tags.wavs[utt], folder / file_of[utt], args.telephone_codec)
-                for utt in sorted(narrowed)
-            }
-            made = each_file(narrow_file, jobs, nj=args.nj, label=f"{name}: telephone")
-            estimates.update(made)
-        for utt in narrowed:
-            wavs[utt], labels[utt] = str(copies / file_of[utt]), "nb"
+        for utt, file, result in narrow_set(tagged, name, narrowed, args):
+            if isinstance(result, ValueError):
+                faults.append(Fault(utt, tagged.wavs[utt], f"cannot be narrowed: {result}"))
+                del wavs[utt], labels[utt], estimates[utt]
+            else:
+                wavs[utt], labels[utt], estimates[utt] = file, "nb", result
+        lines = ", ".join(args.telephone_codecs)
         notes += [
             "",
             f"{len(narrowed)} wideband utterances of this set are simulated telephone copies "
-            f"({args.telephone_codec}, 8 kHz, 300-3400 Hz; seed {args.seed}); they count as nb.",
+            f"({lines}, 8 kHz, 300-3400 Hz; seed {args.seed}); they count as nb.",
         ]
-    spared = sum(label == "nb" for label in tags.labels.values())
+    spared = len(tagged.tags) - len(tagged.wide)
     if spared and args.telephone_share > 0:
-        what = "kept as they are" if len(kept) == len(tags.wavs) else "left out of this set"
+        what = "kept as they are" if len(kept) == len(tagged.tags) else "left out of this set"
         notes += ["", f"{spared} utterances are narrowband already and not narrowed: {what}."]
+    cases = list(bandwidth_report.cases(tagged.wavs, tagged.tags))
     with publish_dir(args.out / name) as folder:
         for path in sorted(source.iterdir()):
             if path.is_file() and path.name not in OWN_TABLES and path.suffix != ".partial":
-                copy_table(path, folder / path.name, tags.wavs, kept)
+                copy_table(path, folder / path.name, tagged.known, wavs.keys())
         write_table(folder / "wav.scp", wavs)
-        write_table(folder / "utt2fs", {utt: tags.rates[utt] for utt in kept})
+        write_table(folder / "utt2fs", {utt: tagged.tags[utt].rate for utt in wavs})
         write_table(folder / "utt2bw", labels)
         write_table(
             folder / "utt2edge",
             {utt: f"{e.edge_hz:.0f} {e.confidence:.2f}" for utt, e in estimates.items()},
         )
-        write_text(folder / "bandwidth_report.md", report(name, tags, notes))
+        write_faults(folder, faults)
+        text = bandwidth_report.report(name, tagged.tags, cases, notes, args.on_conflict)
+        write_text(folder / "bandwidth_report.md", text)
+        with (folder / bandwidth_report.CASES_NAME).open("w", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")
+            table.writerows([bandwidth_report.CASE_COLUMNS, *cases])
+        picture = folder / bandwidth_report.PICTURE_NAME
+        bandwidth_report.draw(picture, name, tagged.wavs, tagged.tags)
     count = Counter(labels.values())
-    to_check = str(len(listed_cases(tags)))
-    row = [name, str(len(kept)), str(count["nb"]), str(count["wb"])]
-    return [*row, str(len(narrowed)), to_check]
+    row = [name, str(len(wavs)), str(count["nb"]), str(count["wb"])]
+    return [*row, str(len(narrowed)), str(len(cases))]
 
 
 def tag_all(args: argparse.Namespace) -> list[list[str]]:
     """Tag every set; returns the rows of the summary."""
-    rows = []
+    table = []
     share = args.telephone_share
     tested = dict.fromkeys(args.test_sets.split())
-    tags_of = {
-        name: tag_set(args.data / name, nj=args.nj)
+    sets = {
+        name: tag_set(args.data / name, args)
         for name in dict.fromkeys((args.train_set, args.valid_set, *tested))
     }
     for name in dict.fromkeys((args.train_set, args.valid_set)):
-        tags = tags_of[name]
-        wide = {utt for utt, label in tags.labels.items() if label == "wb"}
-        narrowed = choose(wide, share, args.seed)
-        rows.append(
-            write_set(args.data / name, name, tags, args, kept=tags.wavs, narrowed=narrowed)
+        tagged = sets[name]
+        narrowed = choose(tagged.wide, share, args.seed)
+        table.append(
+            write_set(args.data / name, name, tagged, args, kept=tagged.tags, narrowed=narrowed)
         )
     for name in tested:
-        source, tags = args.data / name, tags_of[name]
+        source, tagged = args.data / name, sets[name]
         if share == 0:
             if name not in (args.train_set, args.valid_set):
-                rows.append(write_set(source, name, tags, args, kept=tags.wavs, narrowed=()))
+                table.append(write_set(source, name, tagged, args, kept=tagged.tags, narrowed=()))
             continue
-        wide = {utt for utt, label in tags.labels.items() if label == "wb"}
+        wide = sorted(tagged.wide)
         if not wide:
             raise DataError(
                 f"test set {name!r} ({source}) has no wideband utterance, so there is nothing to "
                 "narrow; tag it in a run of its own with --telephone_share 0"
             )
-        rows.append(write_set(source, f"{name}_wb", tags, args, kept=wide, narrowed=()))
-        rows.append(write_set(source, f"{name}_nb", tags, args, kept=wide, narrowed=wide))
-    return rows
+        table.append(write_set(source, f"{name}_wb", tagged, args, kept=wide, narrowed=()))
+        table.append(write_set(source, f"{name}_nb", tagged, args, kept=wide, narrowed=wide))
+    return table
 
 
-def summary(header: list[str], rows: list[list[str]]) -> str:
+def aligned(header: list[str], table: list[list[str]]) -> str:
     """A plain-text table, the first column left-aligned."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    widths = [max(len(row[column]) for row in [header, *table]) for column in range(len(header))]
 
     def line(row: list[str]) -> str:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         return "  ".join([row[0].ljust(widths[0]), *cells])
 
-    return "\n".join(line(row) for row in [header, *rows])
+    return "\n".join(line(row) for row in [header, *table])
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -292,12 +345,33 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--telephone_share", type=float, default=0.0, help="0: no simulation; at most 1"
     )
-    parser.add_argument("--telephone_codec", choices=sorted(TELEPHONE_CODECS), default="ulaw")
+    parser.add_argument(
+        "--telephone_codec", default="ulaw", help="names between spaces, drawn evenly; or all"
+    )
+    parser.add_argument(
+        "--telephone_level", choices=["true", "false"], default="false", help="draw a level too"
+    )
+    parser.add_argument(
+        "--telephone_noise", type=float, default=0.0, help="share of the copies with line noise"
+    )
+    parser.add_argument(
+        "--on_conflict",
+        choices=POLICIES,
+        default="measured",
+        help="who decides when header and spectrum disagree; error: stop and list them",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nj", type=int, default=2, help="number of processes")
+    parser.add_argument("--dask", help="work on a dask cluster: tcp://SCHEDULER:8786")
     args = parser.parse_args(argv)
     if not 0 <= args.telephone_share <= 1:
         parser.error(f"--telephone_share {args.telephone_share}: accepted is 0 to 1")
+    if not 0 <= args.telephone_noise <= 1:
+        parser.error(f"--telephone_noise {args.telephone_noise}: accepted is 0 to 1")
+    try:
+        args.telephone_codecs = parse_codecs(args.telephone_codec)
+    except AudioError as error:
+        parser.error(f"--telephone_codec: {error}")
     if args.nj < 1:
         parser.error(f"--nj {args.nj}: accepted is 1 or more")
     args.telephone_dir = args.telephone_dir or args.out.parent / "telephone"
@@ -308,11 +382,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the stage; returns the exit code."""
     args = parse(argv)
     try:
-        rows = tag_all(args)
-    except (DataError, AudioError) as error:
+        table = tag_all(args)
+    except ValueError as error:
         print(f"tag_bandwidth.py: error: {error}", file=sys.stderr)
         return 1
-    print(summary(["set", "utterances", "nb", "wb", "simulated nb", "to look at"], rows))
+    print(aligned(["set", "utterances", "nb", "wb", "simulated nb", "to look at"], table))
     print(f"Reports: {args.out}/<set>/bandwidth_report.md")
     return 0
 
