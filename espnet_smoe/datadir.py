@@ -21,48 +21,77 @@ class DataError(ValueError):
     """A data directory holds something that the recipe cannot use."""
 
 
-def read_table(path: str | Path, *, allow_empty: bool = False) -> dict[str, str]:
-    """Read a table.
+def split_line(line: str) -> tuple[str, str]:
+    """Take a line apart: utterance id and value; both may be ``""``."""
+    line = line.strip(" \t\r\n")
+    utt, _, value = line.partition(" ")
+    if "\t" in utt:
+        utt, _, value = line.partition("\t")
+    return utt, value.strip(" \t")
+
+
+def iter_table(path: str | Path, *, allow_empty: bool = False) -> Iterator[tuple[str, str]]:
+    """Read a table line by line, whatever its size.
 
     Args:
         path: The file to read (UTF-8).
         allow_empty: Accept a line that holds an utterance id only; its value is ``""``.
 
-    Returns:
-        ``{utterance id: value}`` in the file's order.
+    Yields:
+        (utterance id, value) in the file's order.
 
     Raises:
         DataError: The file is missing, not UTF-8, or has an empty value, a repeated
             utterance id, or ids that are not sorted. Names file, line and utterance.
     """
     path = Path(path)
-    table: dict[str, str] = {}
     previous = ""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                utt, value = split_line(line)
+                where = f"{path}:{number}"
+                if not utt:
+                    raise DataError(f"{where}: empty line; every line is '<utterance> <value>'")
+                if not value and not allow_empty:
+                    raise DataError(
+                        f"{where}: utterance {utt!r} has an empty value; every line is "
+                        "'<utterance> <value>'"
+                    )
+                if utt <= previous:
+                    raise DataError(
+                        f"{where}: utterance {utt!r} occurs twice"
+                        if utt == previous
+                        else f"{where}: utterance {utt!r} is not sorted: it follows "
+                        f"{previous!r}; sort the file by id"
+                    )
+                yield utt, value
+                previous = utt
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run the stage that writes it first") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from error
-    if lines and lines[-1] == "":
-        lines.pop()
-    for number, line in enumerate(lines, 1):
-        utt, _, value = line.strip(" \t\r").partition(" ")
-        if "\t" in utt:
-            utt, _, value = line.strip(" \t\r").partition("\t")
-        value = value.strip(" \t")
-        where = f"{path}:{number}: utterance {utt!r}"
-        if not utt:
-            raise DataError(f"{path}:{number}: empty line; every line is '<utterance> <value>'")
-        if not value and not allow_empty:
-            raise DataError(f"{where} has an empty value; every line is '<utterance> <value>'")
-        if utt in table:
-            raise DataError(f"{where} occurs twice")
-        if utt < previous:
-            raise DataError(f"{where} is not sorted: it follows {previous!r}; sort the file by id")
-        table[utt] = value
-        previous = utt
-    return table
+        raise DataError(f"{path}: not UTF-8 at byte {_first_wrong_byte(path)}") from error
+
+
+def _first_wrong_byte(path: Path) -> int:
+    """Where a file stops being UTF-8; reading in blocks, Python only knows the place in one."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return offset + error.start
+            offset += len(line)
+    return offset
+
+
+def read_table(path: str | Path, *, allow_empty: bool = False) -> dict[str, str]:
+    """Read a table whole: ``{utterance id: value}`` in the file's order.
+
+    Args and errors are those of `iter_table`.
+    """
+    return dict(iter_table(path, allow_empty=allow_empty))
 
 
 def write_table(path: str | Path, table: Mapping[str, object]) -> None:

@@ -16,8 +16,8 @@ PACKAGE = Path(espnet_smoe.__file__).parent
 LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
-    ["locator", "audio", "telephone", "faults", "pool", "cluster", "workers", "bandwidth"],
-    ["bbpe", "compat"],
+    ["faults", "tables", "locator", "audio", "telephone", "bandwidth", "bbpe", "compat"],
+    ["pool", "cluster", "workers"],
     ["ctc_scorer"],
     ["routing"],
     ["experts"],
