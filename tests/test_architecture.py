@@ -16,8 +16,8 @@ PACKAGE = Path(espnet_smoe.__file__).parent
 LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
-    ["faults", "tables", "locator", "audio", "telephone", "bandwidth", "bbpe", "compat"],
-    ["pool", "cluster", "workers"],
+    ["faults", "tables", "locator", "audio", "audio_reader", "telephone", "bandwidth", "bbpe"],
+    ["audio_formats", "pool", "cluster", "workers", "compat"],
     ["ctc_scorer"],
     ["routing"],
     ["experts"],
