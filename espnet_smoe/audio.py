@@ -99,7 +99,7 @@ def read_audio(path: str | Path, *, utt: str | None = None) -> tuple[np.ndarray,
     return x, rate
 
 
-def _require_mono(x: np.ndarray, rate: int) -> np.ndarray:
+def _require_mono(x: np.ndarray, rate: float) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 1:
         raise AudioError(f"audio has shape {x.shape}; accepted is one channel, shape (samples,)")
@@ -108,12 +108,13 @@ def _require_mono(x: np.ndarray, rate: int) -> np.ndarray:
     return x.astype(np.float32, copy=False)
 
 
-def resample(x: np.ndarray, rate: int, target: int) -> np.ndarray:
+def resample(x: np.ndarray, rate: float, target: int) -> np.ndarray:
     """Resample with soxr's high-quality linear-phase filter.
 
     Args:
         x: Samples (N,).
-        rate: Their rate in Hz.
+        rate: Their rate in Hz; 1.1 times their rate plays them 1.1 times as fast, as sox's
+            ``speed`` does.
         target: The rate wanted, in Hz.
 
     Returns:
@@ -125,6 +126,38 @@ def resample(x: np.ndarray, rate: int, target: int) -> np.ndarray:
     if rate == target:
         return x
     return np.asarray(soxr.resample(x, rate, target, quality="HQ"), dtype=np.float32)
+
+
+def samples_at(header: AudioHeader, rate: float) -> int:
+    """How many samples a recording has once `resample` has brought it to a rate.
+
+    Exact where the header is (``header.exact``); else as good an estimate as the header's own.
+    """
+    return int(header.frames * rate / header.rate + 0.5)
+
+
+def read_at(
+    path: str | Path, rate: int, *, utt: str | None = None, speed: float = 1.0
+) -> np.ndarray:
+    """Read what a locator names, at a rate.
+
+    Args:
+        path: See `read_audio`.
+        rate: The rate wanted, in Hz.
+        utt: The utterance that the file belongs to, named in errors.
+        speed: Play it so many times as fast, which changes tempo and pitch.
+
+    Returns:
+        The samples, float32 (N,).
+
+    Raises:
+        AudioError: As `read_audio`, or nothing is left of it at this rate.
+    """
+    x, own = read_audio(path, utt=utt)
+    x = resample(x, own * speed if speed != 1.0 else own, rate)
+    if len(x) == 0:
+        raise AudioError(f"{_where(path, utt)} is too short for {rate} Hz")
+    return x
 
 
 def to_int16(x: np.ndarray) -> np.ndarray:

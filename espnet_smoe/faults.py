@@ -37,6 +37,14 @@ class Fault:
         return f"{who}{self.file}: {self.reason}"
 
 
+def fault_of(utt: str, file: str, error: Exception) -> Fault:
+    """The fault that an error tells of, whose message may begin with the utterance and the file."""
+    reason = str(error)
+    for known in (f"utterance {utt!r}: ", f"audio file {file!r}"):
+        reason = reason.removeprefix(known)
+    return Fault(utt, file, reason.lstrip(": "))
+
+
 def read_faults(directory: str | Path) -> list[Fault]:
     """The faults noted so far for a data directory; none when it has no such file.
 

@@ -52,6 +52,11 @@ class AudioHeader:
     format: str
     subtype: str
 
+    @property
+    def exact(self) -> bool:
+        """The number of frames is certain; Ogg and MP3 files only estimate it."""
+        return self.format not in LOSSY
+
 
 @dataclass(frozen=True)
 class Locator:

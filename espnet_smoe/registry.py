@@ -9,7 +9,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 import wrapt
+from espnet2.train import dataset, iterable_dataset
 
+from espnet_smoe import audio_reader
 from espnet_smoe.batching import build_plan_iter_factory
 from espnet_smoe.compat import CTCPrefixScorer
 from espnet_smoe.ctc_scorer import follow_prompts
@@ -39,6 +41,8 @@ DATA_NAMES = ("bandwidth",)
 def register() -> None:
     """Add the classes, the data name and ``iterator_type: task`` to `S2TTask`; idempotent.
 
+    The data type ``audio`` goes to all of ESPnet's tasks, for training and for inference.
+
     Also has ESPnet score CTC behind the prompt (`espnet_smoe.ctc_scorer`) for ``model: smoe``.
     """
     # Here, not above: the import itself calls this function through the package's hook.
@@ -51,6 +55,13 @@ def register() -> None:
         (s2t.preprocessor_choices, PREPROCESSORS),
     ):
         choices.classes.update(classes)
+    loader = {
+        "func": audio_reader.AudioReader,
+        "kwargs": ["float_dtype"],
+        "help": audio_reader.HELP,
+    }
+    dataset.DATA_TYPES[audio_reader.DATA_TYPE] = loader
+    iterable_dataset.DATA_TYPES[audio_reader.DATA_TYPE] = audio_reader.read_value
     task: Any = s2t.S2TTask
     if getattr(task, "knows_smoe", False):
         return

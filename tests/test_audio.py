@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_smoe import audio
-from espnet_smoe.audio import AudioError
+from espnet_smoe.audio import AudioError, read_at, read_audio, read_header, resample, samples_at
 
 
 def tone(hz: float, rate: int, seconds: float = 1.0, level: float = 0.3) -> np.ndarray:
@@ -146,3 +146,20 @@ def test_what_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"a\.wav.*NaN"):
         audio.write_audio(tmp_path / "a.wav", np.array([np.nan]), 16000)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
+def test_samples_at_is_what_resampling_gives(tmp_path: Path, rate: int) -> None:
+    for frames in (1, 2, 799, 5001, 12345):
+        path = tmp_path / f"{frames}.wav"
+        soundfile.write(path, np.zeros(frames), rate)
+        expected = len(resample(*read_audio(path), 16000))
+        assert samples_at(read_header(path), 16000) == expected
+        if expected:
+            assert len(read_at(path, 16000)) == expected
+
+
+def test_a_header_that_estimates_says_so(tmp_path: Path) -> None:
+    for name, exact in (("a.wav", True), ("a.flac", True), ("a.ogg", False), ("a.mp3", False)):
+        soundfile.write(tmp_path / name, np.zeros(16000), 16000)
+        assert read_header(tmp_path / name).exact == exact

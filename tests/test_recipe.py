@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from recipe_copy import copy_recipe, environment, run
+from recipe_copy import call, copy_recipe, environment, run
 
 from espnet_smoe.audio import read_header
 from espnet_smoe.batching import read_plan
@@ -298,6 +298,42 @@ def test_rerunning_12_and_13_decodes_nothing_and_gives_the_same_results(recipe: 
     assert (DECODED / "results.json").read_bytes() == before
 
 
+def test_without_copies_of_the_audio_training_and_decoding_hear_the_same(recipe: Path) -> None:
+    """Telephone copies are at 8 kHz; stage 3's rounding to 16 bit is all that may differ."""
+    none = ("--dumpdir", "dump/none", "--expdir", "exp/none", "--audio_format", "none")
+    skip = ("--skip_stages", "5 6 7 8 9")
+    done = run(recipe, "--stage", "2", "--stop_stage", "10", *skip, *OPTIONS, *none)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert not list(Path("dump/none/raw").rglob("*.flac"))
+    for name in SIZES:
+        audio = read_table(f"dump/none/s2t/{name}/wav.scp")
+        assert audio.values() <= {*read_table(f"dump/none/tagged/{name}/wav.scp").values()}
+        table = f"s2t/{name}/utt2num_samples"
+        assert read_table(f"dump/none/{table}") == read_table(f"dump/mini/{table}")
+    heard, copied = (
+        np.load(f"exp/{name}/stats_train_tiny/train/feats_stats.npz") for name in ("none", "mini")
+    )
+    assert heard["count"] == copied["count"]
+    np.testing.assert_allclose(heard["sum"], copied["sum"], rtol=1e-2)
+    program = [sys.executable, "local/decode.py", "--out", "exp/none/decoded"]
+    program += ["--examples", "dump/none/s2t", "--sets", "test_nb", "--tasks", "asr", "--nj", "1"]
+    program += ["--s2t_dir", str(MODEL), "--model", "valid.acc.ave.pth", "--audio_type", "audio"]
+    program += [
+        "--python",
+        sys.executable,
+        "--config",
+        "conf/decode.yaml",
+        "--",
+        "--beam_size",
+        "2",
+    ]
+    done = call(program, cwd=recipe)
+    assert done.returncode == 0, done.stdout[-4000:]
+    for table in ("text", "utt2route"):
+        decoded = (Path(f"{top}/test_nb/asr") / table for top in ("exp/none/decoded", DECODED))
+        assert len({path.read_bytes() for path in decoded}) == 1
+
+
 def test_stage_7_names_every_problem(recipe: Path) -> None:
     """On a copy of stage 4's output in which four things are wrong."""
     source, broken = Path("dump/mini/s2t"), Path("dump/broken/s2t")
@@ -336,6 +372,7 @@ def test_stage_7_names_every_problem(recipe: Path) -> None:
         (["7"], "unexpected argument '7'"),
         (["--stage", "seven"], "--stage seven: accepted is a whole number"),
         (["--nj", "0"], "--nj 0: accepted is 1 or more"),
+        (["--audio_format", "mp3"], "--audio_format mp3: accepted: flac, flac.ark, wav.ark, none"),
         (["--corpus", "minni"], "--corpus minni: unknown; accepted: mini, mboshi_fr, own"),
         (
             ["--test_sets", "valid test", "--telephone_share", "0"],

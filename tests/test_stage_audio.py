@@ -1,4 +1,4 @@
-"""Stages 2 and 3: tag the bandwidth, simulate telephone speech, format the audio."""
+"""Stage 2: tag the bandwidth, simulate telephone speech."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import sys
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 import pytest
 import soundfile
@@ -14,11 +13,9 @@ import soundfile
 LOCAL = Path(__file__).parents[1] / "egs2" / "smoe_asr_st" / "s2t1" / "local"
 sys.path.insert(0, str(LOCAL))
 
-import format_audio  # noqa: E402
 import tag_bandwidth  # noqa: E402
 
 from espnet_smoe.audio import read_audio, read_header, resample  # noqa: E402
-from espnet_smoe.bandwidth import measure  # noqa: E402
 from espnet_smoe.datadir import read_table, write_table  # noqa: E402
 from espnet_smoe.faults import Fault, read_faults, write_faults  # noqa: E402
 from espnet_smoe.telephone import telephone  # noqa: E402
@@ -61,10 +58,6 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tag(*options: str) -> int:
     return tag_bandwidth.main(["--nj", "1", *options])
-
-
-def form(*options: str) -> int:
-    return format_audio.main(["--nj", "1", *options])
 
 
 def test_half_of_training_is_narrowed_and_tests_come_in_both(recipe: Path) -> None:
@@ -298,61 +291,3 @@ def test_segments_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) 
 def test_impossible_options_stop_at_once(recipe: Path, options: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         tag_bandwidth.main(options)
-
-
-@pytest.mark.parametrize("audio_format", ["flac", "flac.ark"])
-def test_formatting_keeps_16_bit_audio_exactly(recipe: Path, audio_format: str) -> None:
-    assert tag("--telephone_share", "0.5") == 0
-    assert form("--sets", "train test_wb test_nb", "--audio_format", audio_format) == 0
-    source, out = Path("dump/tagged/train"), Path("dump/raw/train")
-    wavs, tagged = read_table(out / "wav.scp"), read_table(source / "wav.scp")
-    samples, labels = read_table(out / "utt2num_samples"), read_table(out / "utt2bw")
-    for utt, label in labels.items():
-        x, rate = read_audio(wavs[utt])
-        assert rate == 16000
-        assert len(x) == int(samples[utt])
-        assert measure(x, rate).label == label
-        if label == "wb":
-            np.testing.assert_array_equal(x, read_audio(tagged[utt])[0])
-    if audio_format == "flac":
-        assert wavs["u0"] == "dump/raw/train/audio/u0.flac"
-        assert read_header(wavs["u0"]).subtype == "PCM_16"
-    for table in ("text", "text.st_eng", "utt2spk", "utt2bw", "utt2fs", "utt2edge"):
-        assert (out / table).read_bytes() == (source / table).read_bytes()
-
-
-def test_kaldiio_reads_the_archive(recipe: Path) -> None:
-    """As ESPnet does for the data type ``kaldi_ark``."""
-    assert tag() == 0
-    assert form("--sets", "test", "--audio_format", "flac.ark", "--nj", "2") == 0
-    rate, x = kaldiio.load_scp("dump/raw/test/wav.scp")["u1"]
-    assert rate == 16000
-    np.testing.assert_array_equal(x, read_audio(read_table("data/test/wav.scp")["u1"])[0])
-
-
-def test_loud_audio_is_clipped_with_a_warning(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = read_table("data/test/wav.scp")["u1"]
-    soundfile.write(path, 2 * np.sin(np.arange(8000)), 16000, subtype="FLOAT")
-    assert tag() == 0
-    assert form("--sets", "test") == 0
-    assert "warning: 1 of 3 utterances exceed full scale" in capsys.readouterr().err
-    x, _ = read_audio(read_table("dump/raw/test/wav.scp")["u1"])
-    assert np.abs(x).max() <= 1
-    assert x.min() == -1
-
-
-def test_formatting_names_bad_files_and_publishes_nothing(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert tag() == 0
-    Path(read_table("data/test/wav.scp")["u2"]).write_bytes(b"")
-    assert form("--sets", "test") == 1
-    assert "utterance 'u2'" in capsys.readouterr().err
-    assert not Path("dump/raw/test").exists()
-    assert form("--sets", "nowhere") == 1
-    assert "no such file" in capsys.readouterr().err
-    make_set(Path("data/test"), UTTS[:3])
-    assert form("--sets", "test") == 0
-    assert len(read_table("dump/raw/test/wav.scp")) == 3

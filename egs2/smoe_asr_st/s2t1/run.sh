@@ -27,6 +27,7 @@ dumpdir=                # default: dump/<corpus>
 expdir=                 # default: exp/<corpus>
 ngpu=0                  # GPUs of this machine used for training; 0: CPU
 nj=2                    # processes of the data and decoding stages
+dask=                   # a dask cluster for stage 3: tcp://HOST:8786, slurm, ...; see cmd.sh
 python=python3
 
 # Data
@@ -42,7 +43,9 @@ telephone_level=false   # true: draw each copy's speech level too
 telephone_noise=0       # share of the copies with line noise
 on_conflict=measured    # header and spectrum disagree: measured, header, or error
 fs=16000
-audio_format=flac       # flac, flac.ark
+audio_format=flac       # flac, flac.ark, wav.ark; none: no copies, training and decoding read the
+                        # originals, at any rate
+speed_perturb_factors=  # e.g. "0.9 1.0 1.1": copies of the training set at other speeds
 min_seconds=0.2
 max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (own)
 
@@ -67,10 +70,10 @@ route_override=         # wb or nb: force the encoder's expert
 text_normalisation=nfc_ws
 hf_repo=                # stage 15
 
-options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj python
-train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec
-telephone_level telephone_noise on_conflict fs audio_format
-min_seconds max_seconds nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
+options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj dask python
+train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec telephone_level
+telephone_noise on_conflict fs audio_format speed_perturb_factors min_seconds max_seconds nbpe
+bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
 train_threads inference_config inference_args inference_model inference_tag route_override
 text_normalisation hf_repo"
 command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
@@ -83,6 +86,10 @@ case "${corpus}" in
     mboshi_fr) defaults=("dev" 0.5 12 260); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
     own)       defaults=("test" 0 30 8000) ;;
     *)         log "--corpus ${corpus}: unknown; accepted: mini, mboshi_fr, own" >&2; exit 2 ;;
+esac
+case "${audio_format}" in
+    flac | flac.ark | wav.ark | none) ;;
+    *) log "--audio_format ${audio_format}: accepted: flac, flac.ark, wav.ark, none" >&2; exit 2 ;;
 esac
 for name in stage stop_stage ngpu nj; do
     if ! [[ "${!name}" =~ ^[0-9]+$ ]]; then
@@ -142,7 +149,11 @@ if [ -n "${repeated}" ]; then
     log "--train_set, --valid_set, --test_sets: ${repeated} is named more than once" >&2
     exit 2
 fi
-audio_type=$([ "${audio_format}" = flac.ark ] && echo kaldi_ark || echo sound)
+case "${audio_format}" in
+    flac)  audio_type=sound ;;
+    *.ark) audio_type=kaldi_ark ;;
+    none)  audio_type=audio ;;  # this package's own: any locator of wav.scp, at any rate
+esac
 
 data_options() {  # train|valid DIRECTORY
     local entry
@@ -188,7 +199,9 @@ fi
 if runs 3; then
     log "Stage 3: format audio (${fs} Hz, ${audio_format}) -> ${dumpdir}/raw"
     ${python} local/format_audio.py --tagged "${dumpdir}/tagged" --out "${dumpdir}/raw" \
-        --sets "${all_sets}" --fs "${fs}" --audio_format "${audio_format}" --nj "${nj}"
+        --sets "${all_sets}" --train_set "${train_set}" --fs "${fs}" \
+        --audio_format "${audio_format}" --speed_perturb_factors "${speed_perturb_factors}" \
+        --nj "${nj}" --dask "${dask}"
 fi
 
 if runs 4; then

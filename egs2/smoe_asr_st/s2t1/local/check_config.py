@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from options import behind_dashes
 
 import espnet_smoe  # noqa: F401  (makes ESPnet know the names)
-from espnet_smoe.audio import read_audio
-from espnet_smoe.datadir import DataError, read_table
+from espnet_smoe.audio import read_at
+from espnet_smoe.datadir import DataError, iter_table
 from espnet_smoe.encoder import banks_of
+from espnet_smoe.tables import join
 
 PER_ROUTE = 2  # examples of each task and bandwidth
 TEXTS = {"text": "text", "text_prev": "text.prev", "text_ctc": "text.ctc"}
@@ -22,12 +24,22 @@ TEXTS = {"text": "text", "text_prev": "text.prev", "text_ctc": "text.ctc"}
 
 def pick_examples(directory: Path) -> list[str]:
     """The shortest examples of each task and bandwidth."""
-    tasks, bandwidths = read_table(directory / "utt2task"), read_table(directory / "utt2bw")
-    samples = read_table(directory / "utt2num_samples")
-    groups: dict[tuple[str, str], list[str]] = {}
-    for utt in sorted(tasks, key=lambda u: (int(samples[u]), u)):
-        groups.setdefault((tasks[utt], bandwidths[utt]), []).append(utt)
-    return [utt for group in groups.values() for utt in group[:PER_ROUTE]]
+    names = ("utt2num_samples", "utt2task", "utt2bw")
+    groups: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for utt, row in join(*(iter_table(directory / name) for name in names)):
+        if None in row:
+            raise DataError(f"{directory}: utterance {utt} is not in all of {', '.join(names)}")
+        samples, task, bandwidth = map(str, row)
+        group = groups.setdefault((task, bandwidth), [])
+        group.append((int(samples), utt))
+        group.sort()
+        del group[PER_ROUTE:]
+    return [utt for group in groups.values() for _, utt in group]
+
+
+def values_of(path: Path, utts: Collection[str]) -> dict[str, str]:
+    """A table's values of some utterances."""
+    return {utt: value for utt, value in iter_table(path) if utt in utts}
 
 
 def check_lengths(args: argparse.Namespace, directory: Path, audio_fs: int) -> None:
@@ -46,7 +58,7 @@ def check_lengths(args: argparse.Namespace, directory: Path, audio_fs: int) -> N
                 f"model_conf has speech_length {pair[0]} and fs {pair[1]}, preprocessor_conf "
                 f"{limit} and {fs}: trim_padding needs them equal"
             )
-    for utt, samples in read_table(directory / "utt2num_samples").items():
+    for utt, samples in iter_table(directory / "utt2num_samples"):
         if int(samples) > limit * fs:
             raise DataError(
                 f"utterance {utt}: {int(samples) / fs:.2f} s is longer than "
@@ -71,12 +83,13 @@ def main() -> int:
         preprocess = S2TTask.build_preprocess_fn(args, True)
         collate = S2TTask.build_collate_fn(args, True)
         utts = pick_examples(own.examples)
-        tables = {key: read_table(own.examples / name) for key, name in TEXTS.items()}
-        audio = read_table(own.examples / "wav.scp")
-        bandwidth = read_table(own.examples / "bandwidth")
+        chosen = set(utts)
+        tables = {key: values_of(own.examples / name, chosen) for key, name in TEXTS.items()}
+        audio = values_of(own.examples / "wav.scp", chosen)
+        bandwidth = values_of(own.examples / "bandwidth", chosen)
         examples = []
         for utt in utts:
-            speech, _ = read_audio(audio[utt], utt=utt)
+            speech = read_at(audio[utt], own.fs, utt=utt)
             data = {"speech": speech, **{key: table[utt] for key, table in tables.items()}}
             data = preprocess(utt, data)
             data["bandwidth"] = np.array([int(bandwidth[utt])])

@@ -11,7 +11,7 @@ from pathlib import Path
 from jobs import Job, JobError, run_jobs, split
 from options import behind_dashes
 
-from espnet_smoe.datadir import publish_dir, read_table
+from espnet_smoe.datadir import iter_table, publish_dir
 
 
 def count_lines(paths: list[Path]) -> int:
@@ -29,8 +29,10 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     args = parser.parse_args()
     options = behind_dashes(args.options)
-    train = list(read_table(args.train_dir / "wav.scp"))
-    valid = list(read_table(args.valid_dir / "wav.scp"))
+    train, valid = (
+        [utt for utt, _ in iter_table(directory / "wav.scp")]
+        for directory in (args.train_dir, args.valid_dir)
+    )
     nj = min(args.nj, len(train), len(valid))  # a part is some of both
     parts = list(zip(split(train, nj), split(valid, nj), strict=True))
     try:

@@ -24,6 +24,7 @@ from options import behind_dashes
 
 from espnet_smoe import bbpe
 from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
+from espnet_smoe.locator import ARK_ENTRY, parse_locator
 from espnet_smoe.model import ROUTE_LOG_VARIABLE, ROUTE_VARIABLE
 from espnet_smoe.routing import SPECIAL
 
@@ -77,8 +78,12 @@ def audio_sizes(wav_scp: Path) -> dict[str, str]:
     """The file and its bytes of each utterance: other audio, other figures."""
     sizes = {}
     for utt, path in read_table(wav_scp).items():
-        file = path.rpartition(":")[0] if ".ark:" in path else path
-        sizes[utt] = f"{path} {os.stat(file).st_size}"
+        where = parse_locator(path)
+        if where.is_command:  # its output is not known without running it
+            sizes[utt] = path
+        else:
+            file = ARK_ENTRY.sub(".ark", where.source)
+            sizes[utt] = f"{path} {os.stat(file).st_size}"
     return sizes
 
 
