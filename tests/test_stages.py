@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from recipe_copy import call, copy_recipe
-from stage_data import SAMPLES, UTTS, edit, make_plan, make_raw, make_s2t, run_main
+from stage_data import CONFIG, SAMPLES, UTTS, edit, make_plan, make_raw, make_s2t, run_main
 
 from espnet_smoe.batching import PLAN_NAME, read_plan
 from espnet_smoe.datadir import read_table, write_table
@@ -231,7 +232,69 @@ def test_stage_6_names_a_missing_bandwidth(raw: Path, capsys: pytest.CaptureFixt
     edit(Path("s2t/train/utt2bw"), "u1_asr", None)
     assert make_plan() == 1
     error = capsys.readouterr().err
-    assert "s2t/train/utt2bw has no line for 1 utterance(s) of utt2num_samples: u1_asr" in error
+    assert "s2t/train/utt2bw has no line for utterance 'u1_asr'" in error
+
+
+def test_stage_6_balances_training_only_and_is_repeatable(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(raw / "train" / "text.st_eng", "u1", None)
+    edit(raw / "train" / "text.st_eng", "u3", None)  # the narrowband ones
+    assert make_s2t() == 0
+    for _ in range(2):
+        assert make_plan(CONFIG, "--route_temperature", "inf") == 0
+        counts = Counter(u for b in read_plan(Path("s2t/train") / PLAN_NAME) for u in b.utts)
+        assert counts == dict.fromkeys(read_table("s2t/train/text"), 1)
+    edit(raw / "train" / "text.st_eng", "u2", None)
+    assert make_s2t() == 0
+    assert make_plan(CONFIG, "--route_temperature", "inf") == 0
+    counts = Counter(u for b in read_plan(Path("s2t/train") / PLAN_NAME) for u in b.utts)
+    assert counts == {"u0_asr": 1, "u1_asr": 1, "u2_asr": 1, "u3_asr": 1, "u0_st_eng": 2}
+    out = capsys.readouterr().out
+    assert re.search(r"st_eng │ wb +│ +1 │ +2.00 x │ 33.3% │", out), out
+    valid = Counter(u for b in read_plan(Path("s2t/valid") / PLAN_NAME) for u in b.utts)
+    assert set(valid.values()) == {1}
+
+
+def test_stage_6_announces_the_shares_after_narrowing_on_the_fly(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_s2t() == 0
+    config = CONFIG + "\npreprocessor_conf: {narrowband_prob: 0.4}"
+    assert make_plan(config) == 0
+    train, _, valid = capsys.readouterr().out.rpartition("s2t/valid")
+    assert "Shares after narrowing: 40% of the wideband examples" in train
+    for task in ("asr", "st_eng"):
+        assert re.search(rf"{task} +│ nb +│ +2 │ 35.0% │", train), train
+        assert re.search(rf"{task} +│ wb +│ +2 │ 15.0% │", train), train
+        assert re.search(rf"{task} +│ nb +│ +2 │ 25.0% │", valid), valid
+    assert "narrowing" not in valid
+
+
+def test_stage_6_marks_routes_that_starve(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for utt in UTTS:
+        edit(raw / "train" / "utt2bw", utt, "wb")
+    assert make_s2t() == 0
+    experts = "{asr: ['<asr>'], st: ['<st_*>'], sum: ['<sum>']}"
+    config = f"{CONFIG}\nencoder_conf: {{experts: [wb, nb]}}\ndecoder_conf: {{experts: {experts}}}"
+    assert make_plan(config, "--route_floor", "0.6") == 0
+    out, error = capsys.readouterr()
+    assert re.search(r"asr +│ wb +│ +4 │ 50.0% │ below 60.0% │", out), out
+    for route in ("asr nb", "st_eng nb", "sum nb", "sum wb"):
+        assert f"warning: route {route} has 0.00% of the training examples" in error
+    assert error.count("take the expert out") == 4
+    assert error.count("--route_temperature raises it") == 2
+    assert make_plan(f"{CONFIG}\ndecoder_conf: {{experts: {{spa: ['<spa>']}}}}") == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0.5", "hot", "nan"])
+def test_stage_6_wants_a_temperature(
+    raw: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    with pytest.raises(SystemExit):
+        make_plan(CONFIG, "--route_temperature", value)
+    assert f"--route_temperature: '{value}'; accepted: 1 to inf" in capsys.readouterr().err
 
 
 def broken_audio(path: Path) -> None:
