@@ -12,14 +12,16 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from espnet_smoe.datadir import DataError, require_same_keys, write_text
+from espnet_smoe.balance import Route, shares
+from espnet_smoe.datadir import DataError, require_same_keys, write_lines
+from espnet_smoe.planner import Examples, Planned, plan
 
 if TYPE_CHECKING:
     from espnet2.tasks.abs_task import IteratorOptions
@@ -50,6 +52,7 @@ def plan_batches(
     bandwidths: Mapping[str, str] | None = None,
     min_batch_size: int = 1,
     mixed: bool = False,
+    repeats: Mapping[Route, float] | None = None,
 ) -> list[Batch]:
     """Plan an epoch.
 
@@ -63,104 +66,76 @@ def plan_batches(
             length alone.
         min_batch_size: Smallest batch: the number of DDP ranks, over which a batch is split.
         mixed: Let batches mix tasks.
+        repeats: How often an epoch repeats the examples of a (task, bandwidth), at least 1
+            (`espnet_smoe.balance.repeats`): each of its examples comes floor or ceil of that
+            many times, never twice in one batch. Shares are raised, never lowered by leaving
+            examples out. The choice is the same whenever the plan is made.
 
     Returns:
         Batches in order of task and length; the order of training is the iterator's.
 
     Raises:
-        DataError: The tables differ, an example does not fit `batch_bins`, or there are fewer
-            examples of a task than `min_batch_size`.
+        DataError: The tables differ, an example does not fit `batch_bins`, there are fewer
+            examples of a task than `min_batch_size`, or too few to repeat them so often.
     """
     require_same_keys(lengths, tasks, names=("utt2num_samples", "utt2task"))
-    for utt, samples in lengths.items():
-        if samples * min_batch_size > batch_bins:
-            raise DataError(
-                f"utterance {utt}: {samples} samples times {min_batch_size} do not fit "
-                f"batch_bins {batch_bins}; raise batch_bins or drop the utterance in stage 4"
-            )
-    groups: dict[str, list[str]] = {}
-    for utt in lengths:
-        groups.setdefault("mixed" if mixed else tasks[utt], []).append(utt)
-    batches = []
-    for task in sorted(groups):
-        utts = _mix(groups[task], lengths, bandwidths)
-        if len(utts) < min_batch_size:
-            raise DataError(
-                f"task {task} has {len(utts)} example(s), fewer than the {min_batch_size} that "
-                "each batch needs (one per rank)"
-            )
-        chunks: list[list[str]] = [[]]
-        longest = 0
-        for utt in utts:
-            longest = max(longest, lengths[utt])
-            if chunks[-1] and (len(chunks[-1]) + 1) * longest > batch_bins:
-                chunks.append([])
-                longest = lengths[utt]
-            chunks[-1].append(utt)
-        if len(chunks) > 1 and len(chunks[-1]) < len(chunks[-2]):
-            # The rest would be a small batch; BatchNorm wants none. Halve the last two instead.
-            last_two = chunks[-2] + chunks[-1]
-            room = batch_bins // max(lengths[u] for u in last_two)
-            first = len(last_two) - min((len(last_two) + 1) // 2, room)
-            small = first < min_batch_size  # then one batch, a little over batch_bins
-            chunks[-2:] = [last_two] if small else [last_two[:first], last_two[first:]]
-        for chunk in chunks:
-            # A rank takes every n-th utterance: neighbours are alike, so that each rank gets
-            # every bandwidth and task (BatchNorm's statistics are those of one rank).
-            dealt = sorted(chunk, key=lambda u: (tasks[u], bandwidths[u] if bandwidths else ""))
-            samples = len(chunk) * max(lengths[u] for u in chunk)
-            batches.append(Batch(task, samples, tuple(dealt)))
-    return batches
+    rows = (
+        (utt, lengths[utt], tasks[utt], bandwidths[utt] if bandwidths else "")
+        for utt in sorted(lengths)
+    )
+    examples = Examples.of(rows)
+    planned = plan(
+        examples,
+        batch_bins=batch_bins,
+        min_batch_size=min_batch_size,
+        mixed=mixed,
+        repeats=repeats,
+    )
+    return [as_batch(batch, examples) for batch in planned]
 
 
-def _mix(
-    utts: Sequence[str], lengths: Mapping[str, int], bandwidths: Mapping[str, str] | None
-) -> list[str]:
-    """Order by length; with bandwidths, by the rank that the length has within its bandwidth."""
-    groups: dict[str, list[str]] = {}
-    for utt in sorted(utts, key=lambda u: (lengths[u], u)):
-        groups.setdefault(bandwidths[utt] if bandwidths else "", []).append(utt)
-    ranked = [
-        ((k + 0.5) / len(group), name, utt)
-        for name, group in groups.items()
-        for k, utt in enumerate(group)
-    ]
-    return [utt for _, _, utt in sorted(ranked)]
+def as_batch(planned: Planned, examples: Examples) -> Batch:
+    """A planned batch with the ids of its examples."""
+    utts = tuple(examples.ids[place] for place in planned.members)
+    return Batch(planned.task, planned.samples, utts)
 
 
-def write_plan(path: str | Path, batches: Sequence[Batch]) -> None:
+def write_plan(path: str | Path, batches: Iterable[Batch]) -> None:
     """Write a plan, one JSON object a line; it appears whole or not at all."""
-    write_text(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in batches))
+    write_lines(path, (json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in batches))
 
 
 def read_plan(path: str | Path) -> list[Batch]:
-    """Read a plan.
+    """Read a plan whole; errors are those of `iter_plan`."""
+    return list(iter_plan(path))
+
+
+def iter_plan(path: str | Path) -> Iterator[Batch]:
+    """Read a plan batch by batch.
 
     Raises:
-        DataError: No such file, or a line that is no batch.
+        DataError: No such file, a line that is no batch, or no line.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no batch plan; 'iterator_type: task' follows one: run stage 6")
-    batches = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            batches.append(Batch(entry["task"], entry["samples"], tuple(entry["utts"])))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: not a batch: {error!r}") from error
-    if not batches:
+    number = 0
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                entry = json.loads(line)
+                yield Batch(entry["task"], entry["samples"], tuple(entry["utts"]))
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise DataError(f"{path}:{number}: not a batch: {error!r}") from error
+    if not number:
         raise DataError(f"{path}: the plan is empty")
-    return batches
 
 
 def route_shares(
     batches: Sequence[Batch], tasks: Mapping[str, str], bandwidths: Mapping[str, str]
 ) -> dict[tuple[str, str], float]:
     """Share of the examples per (task, bandwidth); they sum to 1."""
-    counts = Counter((tasks[u], bandwidths[u]) for batch in batches for u in batch.utts)
-    total = sum(counts.values())
-    return {route: counts[route] / total for route in sorted(counts)}
+    return shares(Counter((tasks[u], bandwidths[u]) for batch in batches for u in batch.utts))
 
 
 def interleave(batches: Sequence[Batch], seed: int) -> list[Batch]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,10 +103,15 @@ def write_table(path: str | Path, table: Mapping[str, object]) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file; it appears whole or not at all."""
+    write_lines(path, [text])
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write the lines, which bring their line ends, of a UTF-8 file; whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from espnet2.s2t.espnet_model import ESPnetS2TModel
 
+from espnet_smoe.balance import ROUTE_FLOOR
 from espnet_smoe.bandwidth import BANDWIDTHS, measure_batch
 from espnet_smoe.decoder import SMoETransformerDecoder
 from espnet_smoe.encoder import RoutedEncoder
@@ -39,6 +40,8 @@ class SMoES2TModel(ESPnetS2TModel):
             Right for a model trained on unpadded audio; leave false for one trained padded.
         speech_length: The preprocessor's ``speech_length``, seconds.
         fs: The preprocessor's ``fs``, Hz.
+        route_floor: Least share of the training utterances that a route may have, over 1000
+            steps, without a warning in the log; 0: no warning.
         **options: Every option of the ESPnet class.
     """
 
@@ -48,9 +51,12 @@ class SMoES2TModel(ESPnetS2TModel):
         trim_padding: bool = False,
         speech_length: float = 30.0,
         fs: int = 16000,
+        route_floor: float = ROUTE_FLOOR,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        if not 0.0 <= route_floor < 1.0:
+            raise ValueError(f"model_conf.route_floor is {route_floor}; accepted: 0 to below 1")
         self.trim_padding = trim_padding
         self.fs = fs
         self.padded_length = int(speech_length * fs)  # samples
@@ -75,7 +81,10 @@ class SMoES2TModel(ESPnetS2TModel):
             self.decoder.bind_tokens(self.token_list)
             decoder_axis = self.decoder.expert_names
         self.route_stats = RouteStats(
-            decoder_axis, encoder_axis, per_token=self.criterion_att.normalize_length
+            decoder_axis,
+            encoder_axis,
+            per_token=self.criterion_att.normalize_length,
+            floor=route_floor,
         )
         self.criterion_att: ObservedLoss = ObservedLoss(self.criterion_att)  # type: ignore[has-type]
 

@@ -1,10 +1,11 @@
-"""Loss, accuracy and number of utterances per route, logged during training.
+"""Loss, accuracy and number of utterances per route, logged during training; who starves.
 
 Shape letters: B utterances, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ import torch.distributed
 from torch import nn
 
 LOSS, CORRECT, TOKENS, UTTERANCES = range(4)  # columns of a score table
+WATCHED_STEPS = 1000  # of the window over which shares are taken
 
 
 class ObservedLoss(nn.Module):
@@ -86,6 +88,8 @@ class RouteStats:
         encoder_axis: The encoder's.
         per_token: Losses per token, as with ESPnet's ``length_normalized_loss: true``, rather
             than per utterance.
+        floor: Least share of the utterances of `WATCHED_STEPS` training steps that a route may
+            have without a warning; 0: no warning.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class RouteStats:
         encoder_axis: Sequence[str],
         *,
         per_token: bool = False,
+        floor: float = 0.0,
     ) -> None:
         self.loss_unit = TOKENS if per_token else UTTERANCES
         self.routes = [
@@ -101,6 +106,7 @@ class RouteStats:
             for d in list(decoder_axis) or [""]
             for e in list(encoder_axis) or [""]
         ]
+        self.watch = RouteWatch(["_".join(route) for route in self.routes], floor)
 
     def __call__(
         self,
@@ -132,6 +138,8 @@ class RouteStats:
         sums.index_add_(0, which_B, scores_B4)
         if training and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(sums)
+        if training:
+            self.watch.add(sums[:, UTTERANCES])
         stats: dict[str, torch.Tensor] = {}
         for route, row in zip(self.routes, sums, strict=True):
             name = "_".join(route)
@@ -140,3 +148,51 @@ class RouteStats:
             stats[f"acc_{name}"] = (row[CORRECT] / row[TOKENS])[None]
             stats[f"n_{name}"] = row[UTTERANCES][None]
         return stats
+
+
+class RouteWatch:
+    """Warns of routes that training hardly hears.
+
+    Counts stay on the device; they are read once per window, so that no step waits for the GPU.
+    Under distributed training rank 0 warns. (Where ESPnet replicates the model in one process,
+    one replica's share is watched.)
+
+    Args:
+        names: Name per route.
+        floor: Least share without a warning; 0: none is given.
+        window: Steps between two looks.
+    """
+
+    def __init__(self, names: Sequence[str], floor: float, *, window: int = WATCHED_STEPS) -> None:
+        self.names = list(names)
+        self.floor = floor
+        self.window = window
+        self.steps = 0
+        self._counts_R: torch.Tensor | None = None
+
+    def add(self, utterances_R: torch.Tensor) -> None:
+        """Count one step's utterances per route, float (R,), of all ranks together."""
+        if self.floor <= 0.0:
+            return
+        if self._counts_R is None:
+            self._counts_R = torch.zeros_like(utterances_R, dtype=torch.float64)
+        if self._counts_R.device != utterances_R.device:
+            return
+        self._counts_R += utterances_R.detach()
+        self.steps += 1
+        if self.steps == self.window:
+            self._look(self._counts_R.tolist())
+            self.steps, self._counts_R = 0, None
+
+    def _look(self, counts: list[float]) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        total = sum(counts)
+        if not total or (distributed and torch.distributed.get_rank() != 0):
+            return
+        for name, count in zip(self.names, counts, strict=True):
+            if count / total < self.floor:
+                logging.warning(
+                    f"route {name} had {count / total:.2%} of the utterances of the last "
+                    f"{self.window} steps, below model_conf.route_floor {self.floor}: its experts "
+                    "hardly train (stage 6's --route_temperature raises small routes)"
+                )

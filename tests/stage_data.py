@@ -20,6 +20,7 @@ import plan_batches  # noqa: E402
 
 UTTS = [f"u{number}" for number in range(4)]
 SAMPLES = 8000  # of the shortest utterance; the others have twice, three and four times as many
+CONFIG = "batch_bins: 64000\niterator_type: task"
 TOKENS = ["<blank>", "<unk>", "<na>", "<spa>", "<asr>", "<st_eng>", "<notimestamps>"]
 TOKENS += ["<0.00>", "<30.00>", "a", "<sop>", "<sos>", "<eos>"]
 
@@ -55,11 +56,11 @@ def make_s2t(*options: object) -> int:
     return run_main(make_examples.main, "--raw", "raw", "--out", "s2t", *sets, *options)
 
 
-def make_plan(config: str = "batch_bins: 64000") -> int:
+def make_plan(config: str = CONFIG, *options: object) -> int:
     """Stage 6."""
     Path("train.yaml").write_text(config, encoding="utf-8")
-    options = ("--sets", "train valid", "--", "--config", "train.yaml")
-    return run_main(plan_batches.main, "--examples", "s2t", *options)
+    rest = ("--sets", "train valid", *options, "--", "--config", "train.yaml")
+    return run_main(plan_batches.main, "--examples", "s2t", *rest)
 
 
 def edit(path: Path, utt: str, value: str | None) -> None:

@@ -23,7 +23,7 @@ LAYERS = [  # left to right; within a layer too
     ["routing"],
     ["experts"],
     ["encoder", "decoder"],
-    ["route_stats", "model", "preprocessor", "batching"],
+    ["balance", "planner", "route_stats", "model", "preprocessor", "batching"],
     ["registry", "run"],
     ["beam_search", "inference"],
     ["convert", "scoring", "plots"],

@@ -295,3 +295,68 @@ def test_every_batch_holds_each_bandwidth_in_its_share(n_nb: int, n_wb: int, see
         narrow = sum(bandwidths[u] == "nb" for u in batch.utts)
         assert abs(narrow - share * len(batch.utts)) <= 2
         assert batch.samples <= 600
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["wb", "nb"])), min_size=1, max_size=60),
+    st.floats(1, 6),
+    st.integers(0, 300),
+)
+def test_repeated_examples_come_floor_or_ceil_times_and_never_twice_in_a_batch(
+    examples: list[tuple[int, str]], factor: float, spare: int
+) -> None:
+    lengths = {f"u{i:03}": length for i, (length, _) in enumerate(examples)}
+    bandwidths = {f"u{i:03}": band for i, (_, band) in enumerate(examples)}
+    tasks = dict.fromkeys(lengths, "asr")
+    options: dict[str, Any] = {"batch_bins": max(lengths.values()) + spare}
+    options |= {"bandwidths": bandwidths, "repeats": {("asr", "nb"): factor}}
+    batches = plan_batches(lengths, tasks, **options)
+    counts = Counter(utt for batch in batches for utt in batch.utts)
+    assert counts.keys() == lengths.keys()
+    for utt, count in counts.items():
+        if bandwidths[utt] == "wb":
+            assert count == 1
+        else:
+            assert count in (int(factor), int(factor) + (factor != int(factor)))
+    narrow = list(bandwidths.values()).count("nb")
+    assert sum(n for u, n in counts.items() if bandwidths[u] == "nb") == round(narrow * factor)
+    for batch in batches:
+        assert len(set(batch.utts)) == len(batch.utts)
+        assert batch.samples == len(batch.utts) * max(lengths[utt] for utt in batch.utts)
+        assert batch.samples <= options["batch_bins"]
+    assert plan_batches(lengths, tasks, **options) == batches
+
+
+@pytest.mark.parametrize("factor", [1.3, 2.0, 4.7])
+def test_repeating_costs_no_small_batches_and_keeps_the_bandwidths_mixed(factor: float) -> None:
+    rng = random.Random(1)
+    lengths = {f"u{i:04}": rng.randint(20, 100) for i in range(2000)}
+    bandwidths = {utt: "nb" if i % 10 == 0 else "wb" for i, utt in enumerate(lengths)}
+    tasks = dict.fromkeys(lengths, "asr")
+    repeats = {("asr", "nb"): factor}
+    batches = plan_batches(lengths, tasks, batch_bins=1600, bandwidths=bandwidths, repeats=repeats)
+    share = 0.1 * factor / (0.9 + 0.1 * factor)
+    cut_short = 0
+    for batch in batches:
+        narrow = sum(bandwidths[u] == "nb" for u in batch.utts)
+        assert abs(narrow - share * len(batch.utts)) <= 2
+        longest = batch.samples // len(batch.utts)
+        cut_short += len(batch.utts) < 1600 // 100 and (len(batch.utts) + 1) * longest <= 1500
+    assert cut_short <= 4  # the last two are halves
+    real = sum(lengths[u] for b in batches for u in b.utts)
+    assert real / sum(b.samples for b in batches) > 0.9  # neighbours in length stay together
+
+
+def test_too_few_examples_to_repeat_for_the_ranks_raises() -> None:
+    lengths = {"u1": 3, "u2": 3, "u3": 3}
+    bandwidths = {"u1": "nb", "u2": "wb", "u3": "wb"}
+    with pytest.raises(DataError, match=r"a batch of 1 for 2 ranks.*lower the route temperature"):
+        plan_batches(
+            lengths,
+            dict.fromkeys(lengths, "asr"),
+            batch_bins=30,
+            bandwidths=bandwidths,
+            min_batch_size=2,
+            repeats={("asr", "nb"): 9.0},
+        )

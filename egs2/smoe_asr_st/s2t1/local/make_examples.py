@@ -3,21 +3,31 @@
 
 Reads the data directories of stage 3 and writes ESPnet's S2T (OWSM) format: the text of an
 example is ``<language><task><notimestamps> text``, ``text.ctc`` the source transcript,
-``text.prev`` is ``<na>``.
+``text.prev`` is ``<na>``. What cannot be used is left out and noted (``faults.jsonl``): the
+utterance, or with a faulty translation that task's example alone. Tables are read and written
+line by line, whatever their size.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.bbpe import normalize_text, reject_special_symbols, special_symbols
-from espnet_smoe.datadir import DataError, publish_dir, read_table, require_same_keys, write_table
+from espnet_smoe.datadir import DataError, publish_dir, read_table
+from espnet_smoe.faults import Fault, read_faults, summary, write_faults
+from espnet_smoe.tables import Broken, TableWriter, Value, join, reordered, rows
 
 NOT_A_TASK = ("prev", "ctc")  # text.prev and text.ctc are inputs of training
+REQUIRED = ("wav.scp", "utt2num_samples", "utt2bw", "utt2lang", "text")
 EXAMPLE_TABLES = "wav.scp text text.prev text.ctc bandwidth utt2bw utt2task utt2num_samples"
+SPEAKERS = "utt2spk"  # copied where there is one
+SHOWN = 5
 
 
 def find_tasks(directory: Path) -> dict[str, Path]:
@@ -52,102 +62,208 @@ def require_known(texts: dict[str, str], utts: dict[str, str], path: Path) -> No
         raise DataError(f"{path}: utterance {unheard!r} is not in {path.parent}/wav.scp")
 
 
-def copy_tables(source: Path, target: Path, keep: set[str]) -> None:
-    """Copy the tables of utterances, for those kept."""
-    for path in sorted(p for name in ("wav.scp", "text*", "utt2*") for p in source.glob(name)):
-        table = read_table(path)
-        write_table(target / path.name, {u: v for u, v in table.items() if u in keep})
+@dataclass
+class Source:
+    """A data directory of stage 3, read utterance by utterance.
 
+    Attributes:
+        directory: The directory.
+        names: Its tables; those of `REQUIRED` cover every utterance.
+        faults: What is wrong with it: noted by earlier stages, then by this one.
+    """
 
-def usable(source: Path, args: argparse.Namespace) -> tuple[set[str], dict[str, str]]:
-    """Split the utterances into those to keep and those to drop, with the reason."""
-    keep, dropped = set(), {}
-    for utt, value in read_table(source / "utt2num_samples").items():
-        seconds = int(value) / args.fs
-        if args.min_seconds <= seconds <= args.max_seconds:
-            keep.add(utt)
-        else:
-            dropped[utt] = f"{seconds:.2f} s, accepted {args.min_seconds} to {args.max_seconds} s"
-    return keep, dropped
+    directory: Path
+    names: list[str]
+    faults: list[Fault] = field(init=False)
 
+    def __post_init__(self) -> None:
+        self.faults = read_faults(self.directory)
+        self.left_out = {fault.utt for fault in self.faults}
+        languages = {value for _, value in rows(self.directory / "utt2lang", lambda fault: None)}
+        tasks = find_tasks(self.directory)
+        self.symbols = special_symbols(sorted(v for v in languages if isinstance(v, str)), tasks)
 
-def make_training_set(source: Path, target: Path, args: argparse.Namespace) -> None:
-    """Write the examples of a training or validation set."""
-    keep, dropped = usable(source, args)
-    tasks = find_tasks(source)
-    texts = {task: read_texts(path) for task, path in tasks.items()}
-    tables = {name: read_table(source / name) for name in ("wav.scp", "utt2lang", "utt2bw")}
-    samples = read_table(source / "utt2num_samples")
-    for name, table in [*tables.items(), ("text", texts["asr"])]:
-        require_same_keys(samples, table, names=("utt2num_samples", f"{source / name}"))
-    symbols = special_symbols(sorted(set(tables["utt2lang"].values())), sorted(tasks))
-    out: dict[str, dict[str, object]] = {name: {} for name in EXAMPLE_TABLES.split()}
-    for task, table in texts.items():
-        require_known(table, samples, tasks[task])
-        for utt, text in table.items():
-            reject_special_symbols(text, symbols, utt=utt, path=tasks[task])
-            if utt not in keep:
+    def note(self, utt: str, name: str, reason: str) -> None:
+        """Note a fault of a line of one of the tables."""
+        self.faults.append(Fault(utt, str(self.directory / name), reason))
+
+    def utterances(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """(utterance id, its sound values by table) of each utterance that can be used."""
+        tables = [rows(self.directory / name, self.faults.append) for name in self.names]
+        for utt, values in join(*tables):
+            row = {n: v for n, v in zip(self.names, values, strict=True) if v is not None}
+            missing = [name for name in REQUIRED if name not in row]
+            if missing:
+                # An utterance that an earlier stage left out may linger in tables it copied.
+                if utt not in self.left_out:
+                    self.note(utt, *self._missing(row, missing))
                 continue
-            bandwidth = tables["utt2bw"][utt]
-            if bandwidth not in BANDWIDTHS:
-                raise DataError(
-                    f"{source}/utt2bw: utterance {utt!r} is {bandwidth!r}; accepted: "
-                    f"{', '.join(BANDWIDTHS)}"
-                )
-            example = f"{utt}_{task}"
-            if example in out["text"]:
-                raise DataError(
-                    f"{tasks[task]}: utterance {utt!r} and task {task!r} give the example id "
-                    f"{example!r}, as another pair does; rename the utterance"
-                )
-            out["wav.scp"][example] = tables["wav.scp"][utt]
-            out["text"][example] = f"<{tables['utt2lang'][utt]}><{task}><notimestamps> {text}"
-            out["text.prev"][example] = "<na>"
-            out["text.ctc"][example] = texts["asr"][utt]
-            out["bandwidth"][example] = BANDWIDTHS.index(bandwidth)
-            out["utt2bw"][example] = bandwidth
-            out["utt2task"][example] = task
-            out["utt2num_samples"][example] = samples[utt]
-    if not out["text"]:
-        raise DataError(f"{source}: no utterance is left (dropped: {len(dropped)})")
-    with publish_dir(target) as directory:
-        for name, rows in out.items():
-            write_table(directory / name, rows)
-        write_table(directory / "dropped", dropped)
-    print(f"{target}: {len(out['text'])} examples of {len(keep)} utterances ({', '.join(tasks)})")
-    report_dropped(target, dropped)
+            sound = {n: v for n, v in row.items() if self._is_sound(utt, n, v)}
+            row = {
+                n: self._text(utt, n, v) if n.startswith("text") else v for n, v in sound.items()
+            }
+            row = {name: value for name, value in row.items() if value}
+            if all(name in row for name in REQUIRED):
+                yield utt, row
+
+    def _missing(self, row: dict[str, Value], missing: list[str]) -> tuple[str, str]:
+        """Table and reason of an utterance that not every required table has."""
+        if "wav.scp" in missing:
+            return next(iter(row)), f"it is not in {self.directory / 'wav.scp'}: no audio"
+        having = next(name for name in REQUIRED if name in row)
+        return missing[0], f"it has no line here, but one in {having}"
+
+    def _is_sound(self, utt: str, name: str, value: Value) -> bool:
+        reason = None
+        if isinstance(value, Broken):
+            reason = value.reason
+        elif name == "utt2bw" and value not in BANDWIDTHS:
+            reason = f"bandwidth {value!r}; accepted: {', '.join(BANDWIDTHS)}"
+        elif name == "utt2num_samples" and not (value.isascii() and value.isdecimal()):
+            reason = f"{value!r} is no number of samples"
+        if reason:
+            self.note(utt, name, reason)
+        return reason is None
+
+    def _text(self, utt: str, name: str, text: str) -> str:
+        """The text as later stages want it; ``""`` when it cannot be used."""
+        try:
+            text = normalize_text(text)
+            reject_special_symbols(text, self.symbols)
+        except ValueError as error:
+            self.note(utt, name, str(error))
+            return ""
+        if not text:
+            self.note(utt, name, "a text without a visible character")
+        return text
 
 
-def make_test_set(source: Path, target: Path, args: argparse.Namespace) -> None:
-    """Write a test set: plain references, no utterance dropped."""
-    tasks = find_tasks(source)
-    texts = {path.name: read_texts(path) for path in sorted(source.glob("text*"))}
-    utts = read_table(source / "wav.scp")
-    for name in ("utt2lang", "utt2bw", "utt2num_samples"):
-        require_same_keys(utts, read_table(source / name), names=("wav.scp", f"{source / name}"))
-    require_same_keys(utts, texts["text"], names=("wav.scp", f"{source / 'text'}"))
-    for name, table in texts.items():
-        require_known(table, utts, source / name)
-    with publish_dir(target) as directory:
-        copy_tables(source, directory, set(utts))
-        for name, table in texts.items():
-            write_table(directory / name, table)
-    outside = usable(source, args)[1]
-    print(f"{target}: {len(utts)} utterances ({', '.join(tasks)})")
-    if outside:
-        shown = ", ".join(f"{u} ({reason})" for u, reason in list(outside.items())[:5])
+class Lengths:
+    """Tells the utterances whose length is outside what was asked for, and remembers some."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.count = 0
+        self.shown: list[tuple[str, str]] = []
+
+    def outside(self, utt: str, samples: str) -> str | None:
+        """Why an utterance is too short or too long; None: it is neither."""
+        seconds = int(samples) / self.args.fs
+        if self.args.min_seconds <= seconds <= self.args.max_seconds:
+            return None
+        accepted = f"{self.args.min_seconds} to {self.args.max_seconds} s"
+        reason = f"{seconds:.2f} s, accepted {accepted}"
+        self.count += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append((utt, reason))
+        return reason
+
+
+def make_training_set(directory: Path, target: Path, args: argparse.Namespace) -> None:
+    """Write the examples of a training or validation set."""
+    tasks = {task: path.name for task, path in find_tasks(directory).items()}
+    spoken = [SPEAKERS] if (directory / SPEAKERS).exists() else []
+    source = Source(directory, [*REQUIRED, *(n for n in tasks.values() if n != "text"), *spoken])
+    lengths = Lengths(args)
+    utterances = 0
+
+    def examples(dropped: TableWriter) -> Iterator[tuple[str, list[tuple[str, tuple]]]]:
+        """Per utterance: (example id, (its task, its row))."""
+        nonlocal utterances
+        for utt, row in source.utterances():
+            reason = lengths.outside(utt, row["utt2num_samples"])
+            if reason:
+                dropped.write(utt, reason)
+                continue
+            utterances += 1
+            present = [(task, name) for task, name in tasks.items() if name in row]
+            yield utt, [(f"{utt}_{task}", (utt, task, name, row)) for task, name in present]
+
+    names = [*EXAMPLE_TABLES.split(), *spoken]
+    with publish_dir(target) as partial:
+        with ExitStack() as stack:
+            out = [stack.enter_context(TableWriter(partial / name)) for name in names]
+            dropped = stack.enter_context(TableWriter(partial / "dropped"))
+            previous = ""
+            for example, (utt, task, name, row) in reordered(examples(dropped)):
+                if example == previous:
+                    reason = (
+                        f"utterance {utt!r} and task {task!r} give the example id {example!r}, "
+                        "as another pair does; rename the utterance"
+                    )
+                    source.note(utt, name, reason)
+                    continue
+                previous = example
+                values = {
+                    **row,
+                    "text": f"<{row['utt2lang']}><{task}><notimestamps> {row[name]}",
+                    "text.prev": "<na>",
+                    "text.ctc": row["text"],
+                    "bandwidth": BANDWIDTHS.index(row["utt2bw"]),
+                    "utt2task": task,
+                }
+                for table in out:
+                    if table.path.name in values:  # not every utterance names its speaker
+                        table.write(example, values[table.path.name])
+        if not out[0].count:
+            whole = summary(source.faults, "faults") if source.faults else ""
+            raise DataError(
+                f"{directory}: no utterance is left (dropped: {lengths.count}){whole and chr(10)}"
+                f"{whole}"
+            )
+        write_faults(partial, source.faults)
+    print(f"{target}: {out[0].count} examples of {utterances} utterances ({', '.join(tasks)})")
+    for utt, reason in lengths.shown:
+        print(f"{target}: dropped {utt}: {reason}")
+    if lengths.count > SHOWN:
+        print(f"{target}: dropped {lengths.count} in all; see {target}/dropped")
+    report_faults(target, source.faults)
+
+
+def make_test_set(directory: Path, target: Path, args: argparse.Namespace) -> None:
+    """Write a test set: plain references; only utterances with faults are left out."""
+    present = [path.name for pattern in ("text*", "utt2*") for path in directory.glob(pattern)]
+    names = [*REQUIRED, *sorted(set(present) - set(REQUIRED))]
+    source = Source(directory, names)
+    references = {
+        path.name: [n for n in names if n == path.name or n.startswith(f"{path.name}.ref")]
+        for path in find_tasks(directory).values()
+        if path.name != "text"
+    }
+    lengths = Lengths(args)
+    count = 0
+    with publish_dir(target) as partial:
+        with ExitStack() as stack:
+            out = [stack.enter_context(TableWriter(partial / name)) for name in names]
+            for utt, row in source.utterances():
+                count += 1
+                lengths.outside(utt, row["utt2num_samples"])
+                incomplete = {
+                    name
+                    for group in references.values()
+                    if not all(name in row for name in group)
+                    for name in group
+                }  # scored against all references or none
+                for table in out:
+                    if table.path.name in row and table.path.name not in incomplete:
+                        table.write(utt, row[table.path.name])
+        if not count:
+            raise DataError(f"{directory}: no utterance is left")
+        write_faults(partial, source.faults)
+    print(f"{target}: {count} utterances ({', '.join(find_tasks(directory))})")
+    if lengths.count:
+        shown = ", ".join(f"{utt} ({reason})" for utt, reason in lengths.shown)
         print(
-            f"{target}: {len(outside)} outside the training lengths, decoded all the same (ESPnet "
+            f"{target}: {lengths.count} outside the training lengths, decoded all the same (ESPnet "
             f"hears no more than preprocessor_conf.speech_length of one): {shown}"
         )
+    report_faults(target, source.faults)
 
 
-def report_dropped(target: Path, dropped: dict[str, str]) -> None:
-    """Say which utterances were dropped and why."""
-    for utt, reason in list(dropped.items())[:5]:
-        print(f"{target}: dropped {utt}: {reason}")
-    if len(dropped) > 5:
-        print(f"{target}: dropped {len(dropped)} in all; see {target}/dropped")
+def report_faults(target: Path, faults: list[Fault]) -> None:
+    """Say what was left out; stage 7 lists all of it."""
+    if faults:
+        print(summary(faults, f"{target}: {len(faults)} fault(s), left out"), file=sys.stderr)
 
 
 def main() -> int:
