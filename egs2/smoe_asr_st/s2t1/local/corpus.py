@@ -27,7 +27,7 @@ from spill import Sorter
 from espnet_smoe.bbpe import BbpeError, normalize_text
 from espnet_smoe.datadir import DataError, publish_dir
 from espnet_smoe.faults import Fault, summary, write_faults
-from espnet_smoe.locator import ARK_ENTRY, AudioError, Locator, parse_locator
+from espnet_smoe.locator import ARK_ENTRY, AudioError, parse_locator
 from espnet_smoe.scoring import normalise
 
 TEXT_CASES = {"raw": "nfc_ws", "lower_nopunct": "lower_nopunct"}
@@ -58,33 +58,6 @@ class Utterance:
     speaker: str = ""
     bandwidth: str = ""
     file: str = ""
-
-
-# ---------------------------------------------------------------------------- audio
-
-
-def part(source: str | Path, start: float, end: float, channel: int | None = None) -> str:
-    """The locator of a part of a recording.
-
-    Raises:
-        DataError: The part does not lie in the recording, or is shorter than a millisecond.
-    """
-    if not (0 <= start < float("inf") and start + 0.001 <= end < float("inf")):
-        raise DataError(f"starts at {start:g} s and ends at {end:g} s; expected 0 <= start < end")
-    return str(Locator(str(source), start, end, channel))
-
-
-def part_id(recording: str, start: float, end: float) -> str:
-    """An id by which the parts of a recording sort in their order: milliseconds."""
-    return f"{recording}-{round(1000 * start):07}-{round(1000 * end):07}"
-
-
-@lru_cache(maxsize=1024)  # the parts of a recording mostly come one after the other
-def _audio_problem(source: str) -> str:
-    path = Path(ARK_ENTRY.sub(".ark", source))
-    if not path.is_file():
-        return "no such audio file"
-    return "" if path.stat().st_size else "empty audio file"
 
 
 # ---------------------------------------------------------------------------- texts
@@ -149,6 +122,14 @@ def usable(
             except DataError as error:
                 faults.append(Fault(u.utt, u.file or u.audio, f"{error}; kept for asr only"))
         yield replace(u, transcript=transcript, translations=tuple(translations))
+
+
+@lru_cache(maxsize=1024)  # the parts of a recording mostly come one after the other
+def _audio_problem(source: str) -> str:
+    path = Path(ARK_ENTRY.sub(".ark", source))
+    if not path.is_file():
+        return "no such audio file"
+    return "" if path.stat().st_size else "empty audio file"
 
 
 def _clean(text: str, case: str, what: str) -> str:
@@ -276,6 +257,13 @@ def get_parser(description: str | None, *, text_case: str) -> argparse.ArgumentP
         f"default: {text_case}",
     )
     return parser
+
+
+def str2bool(value: str) -> bool:
+    """The type of an option that is true or false."""
+    if value not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
+    return value == "true"
 
 
 def require_dir(corpus_dir: str, *, corpus: str, variable: str, source: str) -> Path:

@@ -16,14 +16,13 @@ utterances become ``valid``; a sentence is never on both sides.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from corpus import Utterance, get_parser, require_dir, run, split_valid, usable, write_set
+from corpus import Utterance, get_parser, require_dir, run, split_valid, str2bool, usable, write_set
 
 from espnet_smoe.datadir import DataError
 from espnet_smoe.faults import Fault
@@ -118,12 +117,6 @@ def checked(
             yield replace(u, translations=())
         else:
             yield u
-
-
-def str2bool(value: str) -> bool:
-    if value not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
-    return value == "true"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
