@@ -415,7 +415,7 @@ def test_stage_1_accepts_own_data(raw: Path, capsys: pytest.CaptureFixture[str])
         (
             "segments",
             "rec 0.0 1.0",
-            "raw/valid/segments: segments are not read; cut the recordings",
+            "raw/valid/segments: --corpus own reads no segments; run with --corpus kaldi",
         ),
     ],
 )

@@ -9,6 +9,8 @@
 # Examples:
 #   ./run.sh --stage 1 --stop_stage 13                       # the built-in corpus
 #   ./run.sh --corpus mboshi_fr --corpus_dir DIR             # real speech
+#   ./run.sh --corpus "fisher_callhome covost2_es_en" --corpus_dir "DIR1 DIR2"
+#   ./run.sh --corpus manifest --corpus_dir DIR              # DIR/{train,valid,test}.tsv
 #   ./run.sh --stage 11 --s2t_args "--max_epoch 40"          # ESPnet's own training options
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -20,8 +22,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 stage=1
 stop_stage=13
 skip_stages=            # stages between spaces
-corpus=mini             # mini, mboshi_fr, own
-corpus_dir=
+corpus=mini             # one or several between spaces: mini, mboshi_fr, own, manifest, kaldi,
+                        # librispeech, fisher_callhome, covost2_SRC_TGT, mustc_en_TGT,
+                        # europarl_st_SRC_TGT
+corpus_dir=             # default: db.sh's; of several corpora: in their order, - for db.sh's
 datadir=                # default: data/<corpus>
 dumpdir=                # default: dump/<corpus>
 expdir=                 # default: exp/<corpus>
@@ -37,7 +41,8 @@ test_sets=              # default: the corpus's
 mini_size=5000          # training sentences of the built-in corpus
 corpus_args=            # further options of local/prepare_<corpus>.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
-                        # test sets then exist in both bandwidths. default: 0.5; own: 0
+                        # test sets then exist in both bandwidths. default: 0.5; own, manifest,
+                        # kaldi, real telephone speech and several corpora: 0
 telephone_codec=ulaw    # names between spaces, drawn evenly: ulaw alaw g721 g723_24 gsm opus amr_nb; all
 telephone_level=false   # true: draw each copy's speech level too
 telephone_noise=0       # share of the copies with line noise
@@ -47,15 +52,15 @@ audio_format=flac       # flac, flac.ark, wav.ark; none: no copies, training and
                         # originals, at any rate
 speed_perturb_factors=  # e.g. "0.9 1.0 1.1": copies of the training set at other speeds
 min_seconds=0.2
-max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (own)
+max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (others)
 
 # Tokens
-nbpe=                   # lines of the token list; default: 350 (mini), 260 (mboshi_fr), 8000 (own)
+nbpe=                   # lines of the token list; default: 350 (mini), 260 (mboshi_fr), 8000
 bpemode=bpe             # bpe, unigram
 timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has any
 
 # Training
-s2t_config=             # default: conf/train_<corpus>.yaml
+s2t_config=             # default: the corpus's own, else conf/train_encdec_smoe_conformer.yaml
 s2t_args=               # further options of espnet2.bin.s2t_train
 s2t_tag=                # default: the config's name
 mixed_batches=false     # true: batches mix tasks too
@@ -81,12 +86,33 @@ command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 
 log() { echo "$(date '+%H:%M:%S') $*"; }
 
-case "${corpus}" in
-    mini)      defaults=("test" 0.5 8 350) ;;
-    mboshi_fr) defaults=("dev" 0.5 12 260); corpus_dir=${corpus_dir:-${MBOSHI_FR}} ;;
-    own)       defaults=("test" 0 30 8000) ;;
-    *)         log "--corpus ${corpus}: unknown; accepted: mini, mboshi_fr, own" >&2; exit 2 ;;
-esac
+. local/corpora.sh
+read -ra corpora <<< "${corpus}"
+read -ra corpus_dirs <<< "${corpus_dir}"
+if [ "${#corpora[@]}" = 1 ]; then corpus_dirs=("${corpus_dir:--}"); fi
+for name in "${corpora[@]:-}"; do
+    if ! corpus_facts "${name}"; then
+        log "--corpus ${name}: unknown; accepted: $(echo ${known_corpora})" >&2
+        exit 2
+    fi
+done
+if [ "${#corpora[@]}" -gt 1 ]; then
+    if [[ " ${corpus} " == *" own "* ]] || [ -n "$(printf '%s\n' "${corpora[@]}" | sort | uniq -d)" ]; then
+        log "--corpus ${corpus}: accepted are several different corpora without own" >&2
+        exit 2
+    elif [ "${#corpus_dirs[@]}" != 0 ] && [ "${#corpus_dirs[@]}" != "${#corpora[@]}" ]; then
+        log "--corpus_dir ${corpus_dir}: ${#corpus_dirs[@]} for ${#corpora[@]} corpora; accepted is" \
+            "one for each, in their order, or - for db.sh's" >&2
+        exit 2
+    fi
+    all_tests=
+    for name in "${corpora[@]}"; do
+        corpus_facts "${name}"
+        for set in ${facts[0]}; do all_tests+=" ${name}_${set}"; done
+    done
+    facts=("${all_tests# }" 0 30 8000)
+    facts_config=conf/train_encdec_smoe_conformer.yaml
+fi
 case "${audio_format}" in
     flac | flac.ark | wav.ark | none) ;;
     *) log "--audio_format ${audio_format}: accepted: flac, flac.ark, wav.ark, none" >&2; exit 2 ;;
@@ -109,15 +135,16 @@ fi
 if setpriv --pdeathsig KILL true 2> /dev/null; then
     python="setpriv --pdeathsig KILL ${python}"
 fi
-test_sets=${test_sets:-${defaults[0]}}
-telephone_share=${telephone_share:-${defaults[1]}}
+test_sets=${test_sets:-${facts[0]}}
+telephone_share=${telephone_share:-${facts[1]}}
 if [[ "${telephone_share}" =~ ^0*\.?0*$ ]]; then telephone_share=0; fi
-max_seconds=${max_seconds:-${defaults[2]}}
-nbpe=${nbpe:-${defaults[3]}}
-datadir=${datadir:-data/${corpus}}
-dumpdir=${dumpdir:-dump/${corpus}}
-expdir=${expdir:-exp/${corpus}}
-s2t_config=${s2t_config:-conf/train_${corpus}.yaml}
+max_seconds=${max_seconds:-${facts[2]}}
+nbpe=${nbpe:-${facts[3]}}
+corpus_name=$(IFS=+; echo "${corpora[*]}")
+datadir=${datadir:-data/${corpus_name}}
+dumpdir=${dumpdir:-dump/${corpus_name}}
+expdir=${expdir:-exp/${corpus_name}}
+s2t_config=${s2t_config:-${facts_config}}
 if [ ! -f "${s2t_config}" ]; then
     log "${s2t_config}: no such training config; choose one of: $(echo conf/train_*.yaml)" >&2
     exit 1
@@ -178,13 +205,31 @@ runs() {  # stage number: is it asked for?
 
 if runs 1; then
     log "Stage 1: data preparation (${corpus}) -> ${datadir}"
-    case "${corpus}" in
-        mini) corpus_options=(--size "${mini_size}") ;;
-        own)  corpus_options=(--sets "${train_set} ${valid_set} ${test_sets}") ;;
-        *)    corpus_options=() ;;
-    esac
-    local/data.sh "${corpus}" "${corpus_dir}" "${datadir}" downloads "${nj}" "${python}" \
-        "${corpus_options[@]}" ${corpus_args}
+    for index in "${!corpora[@]}"; do
+        name=${corpora[index]}
+        corpus_facts "${name}"
+        dir=${corpus_dirs[index]:--}
+        if [ "${dir}" = - ]; then dir=${facts_dir}; fi
+        out=${datadir}
+        downloads=downloads
+        sets="${train_set} ${valid_set} ${test_sets}"
+        if [ "${#corpora[@]}" -gt 1 ]; then
+            out=${datadir}/corpora/${name}
+            downloads=downloads/$(basename "${datadir}")
+            sets="${train_set} ${valid_set} ${facts[0]}"
+        fi
+        case "${name}" in
+            mini) corpus_options=(--size "${mini_size}") ;;
+            own | manifest | kaldi) corpus_options=(--sets "${sets}") ;;
+            *) corpus_options=() ;;
+        esac
+        local/data.sh "${name}" "${dir}" "${out}" "${downloads}" "${nj}" "${python}" \
+            "${corpus_options[@]}" ${corpus_args}
+    done
+    if [ "${#corpora[@]}" -gt 1 ]; then
+        ${python} local/combine_corpora.py --parts "${datadir}/corpora" --corpora "${corpus}" \
+            --out "${datadir}" --train_set "${train_set}" --valid_set "${valid_set}"
+    fi
 fi
 
 if runs 2; then

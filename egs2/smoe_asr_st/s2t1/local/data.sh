@@ -10,17 +10,17 @@ case "${corpus}" in
         # The audio of one data directory must not replace that of another.
         exec ${python} local/prepare_mini.py --out "${data}" \
             --audio_dir "${downloads}/$(basename "${data}")" --nj "${nj}" "$@" ;;
-    mboshi_fr)
-        if [ -z "${corpus_dir}" ]; then
-            echo "$0: --corpus mboshi_fr needs --corpus_dir (or MBOSHI_FR in db.sh): the directory" \
-                "that holds full_corpus_newsplit/ of the public Mboshi-French corpus" >&2
-            exit 1
-        fi
-        exec ${python} local/prepare_mboshi_fr.py --corpus_dir "${corpus_dir}" --out "${data}" "$@" ;;
     own)
         # DATA_DIR already holds the tables; see the README.
         exec ${python} local/prepare_own.py --data "${data}" "$@" ;;
+    covost2_*) program=prepare_covost2.py ;;
+    mustc_*) program=prepare_mustc.py ;;
+    europarl_st_*) program=prepare_europarl_st.py ;;
+    mboshi_fr | librispeech | fisher_callhome | manifest | kaldi) program=prepare_${corpus}.py ;;
     *)
-        echo "$0: unknown corpus '${corpus}'; accepted: mini, mboshi_fr, own" >&2
+        . local/corpora.sh
+        echo "$0: unknown corpus '${corpus}'; accepted: $(echo ${known_corpora})" >&2
         exit 1 ;;
 esac
+exec ${python} "local/${program}" --corpus "${corpus}" --corpus_dir "${corpus_dir}" \
+    --out "${data}" "$@"

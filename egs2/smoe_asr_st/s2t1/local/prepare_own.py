@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 from make_examples import find_tasks, read_texts, require_known
-from tag_bandwidth import reject_segments
 
 from espnet_smoe.datadir import DataError, read_table, require_same_keys
 
@@ -24,7 +23,11 @@ def check_set(directory: Path) -> str:
         ValueError: A missing table or line, or a character that Unicode does not know; names the
             file and the utterance.
     """
-    reject_segments(directory)
+    if (directory / "segments").exists():
+        raise DataError(
+            f"{directory / 'segments'}: --corpus own reads no segments; run with --corpus kaldi "
+            f"--corpus_dir {directory.parent}, which does"
+        )
     utts = read_table(directory / "wav.scp")
     for name in ("text", "utt2lang"):
         table = read_table(directory / name)
