@@ -90,6 +90,8 @@ def test_several_corpora_pass_stages_1_to_7(recipe: Path, tmp_path: Path) -> Non
     parts = {c: read_table(merged / "corpora" / c / "train" / "wav.scp") for c in corpora}
     assert len(train) == sum(map(len, parts.values()))
     assert set(parts["fisher_callhome"]) < set(train)
+    words = " ".join(read_table(merged / "train" / "text.st_eng").values())
+    assert words == words.lower() and "," not in words
     assert set(read_table(merged / "train" / "utt2lang").values()) == {"spa", "eng"}
     assert not (merged / "train" / "utt2bw").exists()  # stated by some of the corpora only
     for name in ("fisher_callhome_fisher_test", "covost2_es_en_test", "manifest_test"):
