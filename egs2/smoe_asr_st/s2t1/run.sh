@@ -223,6 +223,9 @@ if runs 1; then
             own | manifest | kaldi) corpus_options=(--sets "${sets}") ;;
             *) corpus_options=() ;;
         esac
+        if [ "${#corpora[@]}" -gt 1 ] && [ "${name}" != mini ]; then
+            corpus_options+=(--text_case lower_nopunct)  # some would be in capitals
+        fi
         local/data.sh "${name}" "${dir}" "${out}" "${downloads}" "${nj}" "${python}" \
             "${corpus_options[@]}" ${corpus_args}
     done

@@ -49,6 +49,7 @@ AUDIO = {"fisher": "LDC2010S01", "callhome": "LDC96S35"}
 TEXT = {"fisher": "LDC2010T04", "callhome": "LDC96T17"}
 TRANSLATIONS = "fisher-callhome-corpus"
 TESTS = ("fisher_dev", "fisher_dev2", "fisher_test", "callhome_devtest", "callhome_evltest")
+MAPPED = re.compile(r"(\S+) (\d+(?:_\d+)*)\s*")
 MARKUP = re.compile(r"<[^>]*>|\{[^}]*\}|\[[^\]]*\]|[()+*/#<>\[\]{}]")
 CALLHOME_TURN = re.compile(r"\s*(\d+\.?\d*)\s+(\d+\.?\d*)\s+([AB])\d*\s*:(.*)")
 SOURCE = (
@@ -171,11 +172,14 @@ class Corpus:
                 several channels.
         """
         project = split.partition("_")[0]
-        try:
-            call, numbers = line.split()
-            turns = [self.turns(project, call)[int(number) - 1] for number in numbers.split("_")]
-        except (ValueError, IndexError) as error:
-            raise DataError(f"{line!r}: {error}; expected '<call> <line>_<line>...'") from error
+        found = MAPPED.fullmatch(line)
+        if not found:
+            raise DataError(f"{line!r}; expected '<call> <line>_<line>...'")
+        call, numbers = found[1], [int(number) for number in found[2].split("_")]
+        transcript = self.turns(project, call)
+        if not 1 <= min(numbers) <= max(numbers) <= len(transcript):
+            raise DataError(f"{line!r}: the transcript has {len(transcript)} lines")
+        turns = [transcript[number - 1] for number in numbers]
         path = self.audio[project].get(call.lower())
         if path is None:
             raise DataError(f"no audio of call {call} below {self.root / AUDIO[project]}")

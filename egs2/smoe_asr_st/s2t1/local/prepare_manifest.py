@@ -152,13 +152,15 @@ def utterance(row: dict[str, str], file: str, root: Path) -> Utterance:
         audio = part(source, start, start + length, where.channel)
     elif get["offset"] and _number(get, "offset") > 0:
         raise DataError(f"offset {get['offset']} without a duration")
-    translations = ((translation_task(get["tgt_lang"]), get["translation"]),)
+    translations: tuple[tuple[str, str], ...] = ()
+    if get["tgt_lang"]:
+        translations = ((translation_task(get["tgt_lang"]), get["translation"]),)
     return Utterance(
         get["id"] or made_id(get["audio"], audio.removeprefix(source)),
         audio,
         language(get["src_lang"]),
         get["transcript"],
-        translations if get["translation"] else (),
+        translations,
         speaker=get["speaker"],
         bandwidth=get["bandwidth"],
         file=file,
