@@ -14,7 +14,7 @@ from espnet2.train.iterable_dataset import IterableESPnetDataset
 
 import espnet_smoe  # noqa: F401
 from espnet_smoe import audio_reader
-from espnet_smoe.audio import AudioError, read_audio, resample
+from espnet_smoe.audio import AudioError, read_audio, resample, to_int16
 from espnet_smoe.audio_reader import AudioReader
 from espnet_smoe.datadir import write_table
 
@@ -89,7 +89,7 @@ def test_espnets_datasets_hear_every_utterance_at_16_khz(scp: Path) -> None:
     inference = dict(IterableESPnetDataset([entry]))
     assert list(inference) == ["u", "u-1", "ü"]
     for utt in inference:
-        x = resample(*read_audio(AudioReader(scp).locator(utt)), 16000)
+        x = to_int16(resample(*read_audio(AudioReader(scp).locator(utt)), 16000)) / 32768
         assert training[utt][1]["speech"].dtype == np.float32
         np.testing.assert_array_equal(training[utt][1]["speech"], x)
         np.testing.assert_array_equal(inference[utt]["speech"], x)
