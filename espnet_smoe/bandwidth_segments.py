@@ -20,6 +20,7 @@ WINDOW_SECONDS = 3.0  # long enough for a fricative or two
 STEP_SECONDS = 0.5
 SHORTEST_SECONDS = 2.0  # of a segment
 CHANGE_PRICE = 12.0  # log-odds that a change must win back, summed over windows
+LOUD_SHARE = 90  # percentile of a side's upper band that stands for its loud frames
 WINDOW_SAY = 3.0  # log-odds a window can contribute: windows overlap and err together
 
 
@@ -51,8 +52,12 @@ def _windows(s: Spectrogram) -> tuple[np.ndarray, np.ndarray]:
     return starts, odds.clip(-WINDOW_SAY, WINDOW_SAY)
 
 
-def _changes(odds_W: np.ndarray) -> list[int]:
-    """Windows at which the likeliest sequence of two states changes its state (Viterbi)."""
+def _changes(odds_W: np.ndarray) -> list[tuple[int, bool]]:
+    """Windows at which the likeliest sequence of two states changes its state (Viterbi).
+
+    Returns:
+        The first window of each new state, and whether that is wideband.
+    """
     score = np.zeros(2)  # narrowband, wideband
     came_from = np.zeros((len(odds_W), 2), dtype=int)
     for i, odds in enumerate(odds_W):
@@ -64,23 +69,27 @@ def _changes(odds_W: np.ndarray) -> list[int]:
     for i in range(len(odds_W) - 1, 0, -1):
         before = int(came_from[i, state])
         if before != state:
-            changes.append(i)
+            changes.append((i, state == 1))
         state = before
     return changes[::-1]
 
 
-def _place(s: Spectrogram, low: int, high: int) -> int:
-    """The frame between `low` and `high` that splits the upper band's levels best in two."""
-    level_T = s.level_TK[low:high, FIRST_WIDE:].mean(axis=1).astype(np.float64)
-    level_T = np.maximum(level_T, np.median(s.power_T) - 90)  # digital silence is no step
-    n = len(level_T)
-    before = np.arange(1, n)
-    total = np.cumsum(level_T)[:-1]
-    mean = level_T.mean()
-    gain = (total - before * mean) ** 2 / (before * (n - before) / n)
-    edge = max(1, n // 20)
-    gain[:edge] = gain[-edge:] = 0
-    return low + 1 + int(gain.argmax())
+def _place(s: Spectrogram, low: int, high: int, to_wide: bool) -> int:
+    """The frame between `low` and `high` at which the bandwidth changes.
+
+    Frames whose upper band is louder than narrowband's gets are rare on the one side and common
+    on the other; how rare and how common is read off the outer thirds.
+    """
+    level_T = s.level_TK[low:high, FIRST_WIDE:].mean(axis=1)
+    third = max(1, len(level_T) // 3)
+    first, last = level_T[:third], level_T[-third:]
+    narrow, wide = (first, last) if to_wide else (last, first)
+    threshold = np.mean([np.percentile(narrow, LOUD_SHARE), np.percentile(wide, LOUD_SHARE)])
+    rare = float(np.clip((narrow > threshold).mean(), 0.01, 0.98))
+    common = float(np.clip((wide > threshold).mean(), rare + 0.01, 0.99))
+    odds_T = np.where(level_T > threshold, np.log(common / rare), np.log((1 - common) / (1 - rare)))
+    before_T = np.cumsum(odds_T)[:-1] * (-1 if to_wide else 1)
+    return low + 1 + int(before_T.argmax())
 
 
 def measure_segments(x: np.ndarray, rate: int) -> list[BandwidthSegment]:
@@ -100,17 +109,17 @@ def measure_segments(x: np.ndarray, rate: int) -> list[BandwidthSegment]:
     s = analyse(x, rate)
     seconds = len(x) / rate
     whole = [BandwidthSegment(0.0, seconds, judge(features(s), rate))]
-    if rate < LEAST_RATE or whole[0].estimate.likelier == "" or len(s.power_T) == 0:
+    if rate < LEAST_RATE or len(s.power_T) == 0:
         return whole
     per_second = s.rate / s.hop
     size = round(WINDOW_SECONDS * per_second)
     starts, odds_W = _windows(s)
     cuts = [0, len(s.power_T)]
-    for i in _changes(odds_W):
+    for i, to_wide in _changes(odds_W):
         # The state changes where most of a window lies beyond the change.
         middle = int(starts[i]) + size // 2
         low, high = max(cuts[-2], middle - size), min(len(s.power_T), middle + size)
-        cuts.insert(-1, _place(s, low, high))
+        cuts.insert(-1, _place(s, low, high, to_wide))
     least = round(SHORTEST_SECONDS * per_second)
     while len(cuts) > 2:
         estimates = [judge(features(s, a, b), rate) for a, b in zip(cuts, cuts[1:], strict=False)]

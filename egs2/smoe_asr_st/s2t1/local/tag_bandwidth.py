@@ -106,7 +106,7 @@ def tag_set(source: Path, *, nj: int) -> Tags:
     for utt, (rate, estimate) in each_file(measure_file, wavs, nj=nj, label=f"{source.name}: tag"):
         rates[utt], estimates[utt] = rate, estimate
     if not given:
-        labels = {utt: estimate.label for utt, estimate in estimates.items()}
+        labels = {utt: estimate.likelier for utt, estimate in estimates.items()}
     return Tags(wavs, rates, estimates, labels, given)
 
 
@@ -125,10 +125,10 @@ def listed_cases(tags: Tags) -> list[str]:
     for utt, estimate in tags.estimates.items():
         rate, label = tags.rates[utt], tags.labels[utt]
         reasons = []
-        if rate > NB_RATE and estimate.label == "nb":
+        if rate > NB_RATE and estimate.likelier == "nb":
             reasons.append(f"header {rate} Hz, spectrum narrowband")
-        if label != estimate.label:
-            reasons.append(f"utt2bw says {label}, measured {estimate.label}")
+        if label != estimate.likelier:
+            reasons.append(f"utt2bw says {label}, measured {estimate.likelier}")
         if estimate.confidence < DOUBTFUL_CONFIDENCE:
             reasons.append("doubtful")
         if reasons:
