@@ -191,7 +191,7 @@ def main() -> None:
         percent = 100 * float(result["of_encoder"])  # type: ignore[arg-type]
         print(f"cost: {percent:.2f} % of the encoder's time for 10 s on {os.cpu_count()} cores")
         print(
-            f"FLAC tagged in an hour by {args.processes} processes: {result['hours_per_hour']:.0f} h"
+            f"FLAC tagged by {args.processes} processes: {result['hours_per_hour']:.0f} h an hour"
         )
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

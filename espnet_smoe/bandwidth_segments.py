@@ -2,7 +2,7 @@
 
 Windows of a few seconds are judged as whole recordings are. The sequence of narrowband and
 wideband that explains them best, at a price per change, gives the changes to within a window;
-the upper band's level, which steps where a line ends, gives each its place.
+how often the upper band is loud on either side, and the noise in pauses, give each its place.
 
 Shapes: T frames, W windows.
 """
@@ -21,6 +21,9 @@ STEP_SECONDS = 0.5
 SHORTEST_SECONDS = 2.0  # of a segment
 CHANGE_PRICE = 12.0  # log-odds that a change must win back, summed over windows
 LOUD_SHARE = 90  # percentile of a side's upper band that stands for its loud frames
+PAUSE_SHARE = 30  # percentile of the frames' power up to which a frame counts as a pause
+PAUSE_SPREAD_DB = 5.0  # of a noise's level from frame to frame
+PAUSE_FLOOR_DB = -110.0  # full scale 0; lower is digital silence
 WINDOW_SAY = 3.0  # log-odds a window can contribute: windows overlap and err together
 
 
@@ -78,16 +81,26 @@ def _place(s: Spectrogram, low: int, high: int, to_wide: bool) -> int:
     """The frame between `low` and `high` at which the bandwidth changes.
 
     Frames whose upper band is louder than narrowband's gets are rare on the one side and common
-    on the other; how rare and how common is read off the outer thirds.
+    on the other; how rare and how common is read off the outer thirds. In a pause, the noise of
+    each line says whose it is.
     """
-    level_T = s.level_TK[low:high, FIRST_WIDE:].mean(axis=1)
-    third = max(1, len(level_T) // 3)
-    first, last = level_T[:third], level_T[-third:]
-    narrow, wide = (first, last) if to_wide else (last, first)
-    threshold = np.mean([np.percentile(narrow, LOUD_SHARE), np.percentile(wide, LOUD_SHARE)])
-    rare = float(np.clip((narrow > threshold).mean(), 0.01, 0.98))
-    common = float(np.clip((wide > threshold).mean(), rare + 0.01, 0.99))
-    odds_T = np.where(level_T > threshold, np.log(common / rare), np.log((1 - common) / (1 - rare)))
+    level_TK, power_T = s.level_TK[low:high].clip(min=PAUSE_FLOOR_DB), s.power_T[low:high]
+    upper_T = level_TK[:, FIRST_WIDE:].mean(axis=1)
+    third = max(1, len(power_T) // 3)
+    narrow, wide = slice(0, third), slice(len(power_T) - third, None)
+    if not to_wide:
+        narrow, wide = wide, narrow
+    threshold = np.mean([np.percentile(upper_T[side], LOUD_SHARE) for side in (narrow, wide)])
+    rare = float(np.clip((upper_T[narrow] > threshold).mean(), 0.01, 0.98))
+    common = float(np.clip((upper_T[wide] > threshold).mean(), rare + 0.01, 0.99))
+    loud, soft = np.log(common / rare), np.log((1 - common) / (1 - rare))
+    odds_T = np.asarray(np.where(upper_T > threshold, loud, soft))
+    pause_T = power_T <= np.percentile(power_T, PAUSE_SHARE)
+    if pause_T[narrow].any() and pause_T[wide].any():
+        noise = [np.median(level_TK[side][pause_T[side]], axis=0) for side in (narrow, wide)]
+        distance_TK = (level_TK - noise[0]) ** 2 - (level_TK - noise[1]) ** 2
+        pause_odds_T = (distance_TK / (2 * PAUSE_SPREAD_DB**2)).clip(-1, 1).mean(axis=1)
+        odds_T[pause_T] = pause_odds_T[pause_T]
     before_T = np.cumsum(odds_T)[:-1] * (-1 if to_wide else 1)
     return low + 1 + int(before_T.argmax())
 
