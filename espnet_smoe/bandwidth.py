@@ -31,9 +31,11 @@ LEAST_RATE = 10000  # Hz; below it there are not two bands above 4.5 kHz to judg
 FULL_FRAMES = 12  # with fewer active frames (0.2 s), the log-odds shrink in proportion
 MOST_LOG_ODDS = 7.0  # 0.999: what the development recordings can vouch for
 
-# An upper band that does no more than steady noise does cannot make a recording wideband.
+# When steady noise, which may have been added later, covers the band's end on both sides of 4 kHz,
+# nothing can make a recording wideband.
 UNHEARD_DB = 5.5  # of `Features.rise`
 UNHEARD_FLICKER_DB = 1.6  # of `Features.flicker`
+UNHEARD_BELOW_DB = 10.0  # of `Features.below`
 UNHEARD_LOG_ODDS = 1.0  # 0.73: ambiguous
 
 # Coefficients of the log-odds of wideband; `evidence` gives the terms. Fitted by
@@ -121,8 +123,9 @@ def log_odds(found: Features) -> float:
     """Of wideband against narrowband (natural logarithm), both as likely before looking."""
     terms = evidence(found)
     total = INTERCEPT + sum(WEIGHTS[name] * value for name, value in terms.items())
-    if found.rise < UNHEARD_DB and found.flicker < UNHEARD_FLICKER_DB and found.noise > 0:
-        total = min(total, UNHEARD_LOG_ODDS)  # steady noise may have been added later
+    unmoved = found.rise < UNHEARD_DB and found.flicker < UNHEARD_FLICKER_DB
+    if unmoved and found.noise > 0 and found.below < UNHEARD_BELOW_DB:
+        total = min(total, UNHEARD_LOG_ODDS)
     total *= min(1.0, found.n_active / FULL_FRAMES)
     return min(max(total, -MOST_LOG_ODDS), MOST_LOG_ODDS)
 

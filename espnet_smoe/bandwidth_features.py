@@ -264,7 +264,7 @@ def features(s: Spectrogram, start: int = 0, stop: int | None = None) -> Feature
     calm_T = peak_T < NEAR_PEAK * s.peak_T[part].max()
     if calm_T.sum() > strongest:
         evidence_T = np.where(calm_T, evidence_T, RISE_RANGE_DB[0])
-    order = np.argsort(evidence_T)[::-1]
+    order = np.argsort(-evidence_T, kind="stable")
     n_fine = min(max(IMAGE_FRAMES[0], strongest), IMAGE_FRAMES[1], n_active)
     best = order[:n_fine]
 

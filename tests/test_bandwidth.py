@@ -98,7 +98,7 @@ def test_level_does_not_matter(make, gain_db: float, seed: int) -> None:  # type
     x = make(speech(seed))
     louder = measure(x * np.float32(10 ** (gain_db / 20)), RATE)
     assert louder.label == measure(x, RATE).label
-    assert louder.wb_probability == pytest.approx(measure(x, RATE).wb_probability, abs=0.01)
+    assert louder.wb_probability == pytest.approx(measure(x, RATE).wb_probability, abs=0.03)
 
 
 @pytest.mark.parametrize("make", [lambda x: x, narrow])
