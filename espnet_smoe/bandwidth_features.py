@@ -146,7 +146,8 @@ class Features:
         image: Correlation of the upper band's fine structure with the mirrored lower band's.
         cliff: Steepest drop of the speech's level within 750 Hz, between 3 and 4.5 kHz.
         step: The same for the floor.
-        level: The upper band's level in its strongest frames, against the loud frames.
+        level: The upper band's level in its strongest frames, against the loud frames; `LEAST_DB`
+            when it is no more than rounding or a stop band.
         below: How far speech rises above its floor from 2.5 to 3.5 kHz.
         above: The same from 4.5 to 5.5 kHz.
         loudness: Mean rank (0 to 1) by power of the frames with the most evidence.
@@ -285,7 +286,7 @@ def features(s: Spectrogram, start: int = 0, stop: int | None = None) -> Feature
         image=_image_likeness(s, start + np.flatnonzero(active_T)[best]),
         cliff=float((real_K[12:16] - real_K[15:19]).max()),
         step=float((real_floor_K[12:16] - real_floor_K[15:19]).max()),
-        level=float(top_K[wide].max() - loud),
+        level=float(np.where(top_K > least, top_K - loud, LEAST_DB)[wide].max()),
         below=float(rise_K[10:14].max()),
         above=float(rise_K[18:22].max()),
         loudness=float(power_rank[best].mean() / max(1, n_active - 1)),
