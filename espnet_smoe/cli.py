@@ -65,17 +65,40 @@ def params(args: argparse.Namespace) -> None:
 
 
 def bandwidth(args: argparse.Namespace) -> None:
-    """Print the measured bandwidth of audio files."""
-    from espnet_smoe.audio import read_audio
-    from espnet_smoe.bandwidth import measure
+    """Print the measured bandwidth of audio files, a line each, or a line per segment.
 
+    Raises:
+        AudioError: Names every file that cannot be read, after the others are measured.
+    """
+    from espnet_smoe.audio import AudioError, read_audio
+    from espnet_smoe.bandwidth import BandwidthError, BandwidthEstimate, measure
+    from espnet_smoe.bandwidth_segments import measure_segments
+    from espnet_smoe.datadir import read_table
+
+    files: list[tuple[str, str]] = []
     for path in args.files:
-        x, rate = read_audio(path)
-        estimate = measure(x, rate)
-        print(
-            f"{path}\t{rate} Hz\t{estimate.label}\tedge {estimate.edge_hz:.0f} Hz\t"
-            f"confidence {estimate.confidence:.2f}"
-        )
+        is_table = path.suffix == ".scp"
+        files += read_table(path).items() if is_table else [(str(path), str(path))]
+    span = ["start", "end"] if args.segments else []
+    print("\t".join(["name", *span, "rate", "label", "edge", "confidence", "reason"]))
+    unusable = []
+    found: list[tuple[list[str], BandwidthEstimate]]
+    for name, file in files:
+        try:
+            x, rate = read_audio(file)
+            if args.segments:
+                segments = measure_segments(x, rate)
+                found = [([f"{s.start:.2f}", f"{s.end:.2f}"], s.estimate) for s in segments]
+            else:
+                found = [([], measure(x, rate))]
+        except (AudioError, BandwidthError) as error:
+            unusable.append(f"{name}: {error}")
+            continue
+        for times, e in found:
+            cells = [str(rate), e.label, f"{e.edge_hz:.0f}", f"{e.confidence:.4f}", e.reason]
+            print("\t".join([name, *times, *cells]))
+    if unusable:
+        raise AudioError("\n  ".join([f"{len(unusable)} of {len(files)} unusable:", *unusable]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.epilog = "Further options are ESPnet's training options, over the YAML's."
     command.set_defaults(run=params)
     command = commands.add_parser("bandwidth", help="measured bandwidth of audio files")
-    command.add_argument("files", nargs="+", type=Path)
+    command.add_argument("files", nargs="+", type=Path, help="audio, or tables such as wav.scp")
+    command.add_argument(
+        "--segments", action="store_true", help="a line for every stretch of one bandwidth"
+    )
     command.set_defaults(run=bandwidth)
     args, further = parser.parse_known_args(argv)
     if further and args.run is not params:

@@ -183,7 +183,7 @@ class SMoES2TModel(ESPnetS2TModel):
                 )
             return (override,) * len(speech)
         if given is None:
-            return tuple(e.label for e in measure_batch(speech, speech_lengths, self.fs))
+            return tuple(e.likelier for e in measure_batch(speech, speech_lengths, self.fs))
         names = []
         for row, value in enumerate(given.reshape(len(speech), -1)[:, 0].tolist()):
             if not 0 <= value < len(BANDWIDTHS):

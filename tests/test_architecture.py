@@ -17,7 +17,8 @@ LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
     ["faults", "tables"],
-    ["locator", "audio", "audio_reader", "amr", "telephone", "bandwidth", "bbpe"],
+    ["locator", "audio", "audio_reader", "amr", "telephone"],
+    ["bandwidth_features", "bandwidth", "bandwidth_segments", "bbpe"],
     ["audio_formats", "pool", "cluster", "workers", "compat"],
     ["slots", "soundness"],
     ["ctc_scorer"],
@@ -100,7 +101,8 @@ def test_files_are_short() -> None:
 
 def test_the_package_imports_without_torch_and_without_espnet() -> None:
     code = (
-        "import sys, espnet_smoe, espnet_smoe.audio, espnet_smoe.bbpe, espnet_smoe.datadir, "
+        "import sys, espnet_smoe, espnet_smoe.audio, espnet_smoe.bandwidth_segments, "
+        "espnet_smoe.bbpe, espnet_smoe.datadir, "
         "espnet_smoe.scoring, espnet_smoe.cli; "
         "print([m for m in ('torch', 'espnet', 'espnet2') if m in sys.modules])"
     )
