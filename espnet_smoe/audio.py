@@ -151,10 +151,10 @@ def header_problem(
     right_rate = any_rate or header.rate == rate
     if right_rate and header.channels == 1 and (found == samples or not header.exact):
         return None
-    wanted = f"expected {samples} samples at {rate} Hz, 1 channel"
     return (
-        f"{header.frames} samples at {header.rate} Hz, {header.channels} channel(s); {wanted}"
-        + (f"; resampled they would be {found}" if any_rate and header.rate != rate else "")
+        f"{header.rate} Hz, {header.channels} channel(s), {header.frames} samples; expected "
+        f"{rate} Hz, 1 channel, {samples} samples"
+        + (f" (resampled it has {found})" if any_rate and header.rate != rate else "")
     )
 
 
