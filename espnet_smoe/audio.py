@@ -136,6 +136,28 @@ def samples_at(header: AudioHeader, rate: float) -> int:
     return int(header.frames * rate / header.rate + 0.5)
 
 
+def header_problem(
+    header: AudioHeader, *, rate: int, samples: int, any_rate: bool = False
+) -> str | None:
+    """What a header says otherwise than an utterance's tables; None: they agree.
+
+    Args:
+        header: The utterance's.
+        rate: The rate in Hz at which it is heard.
+        samples: Its number of samples at that rate (``utt2num_samples``).
+        any_rate: It is resampled when it is read (``--audio_format none``).
+    """
+    found = samples_at(header, rate)
+    right_rate = any_rate or header.rate == rate
+    if right_rate and header.channels == 1 and (found == samples or not header.exact):
+        return None
+    return (
+        f"{header.rate} Hz, {header.channels} channel(s), {header.frames} samples; expected "
+        f"{rate} Hz, 1 channel, {samples} samples"
+        + (f" (resampled it has {found})" if any_rate and header.rate != rate else "")
+    )
+
+
 def read_at(
     path: str | Path, rate: int, *, utt: str | None = None, speed: float = 1.0
 ) -> np.ndarray:

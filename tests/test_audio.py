@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import kaldiio
 import numpy as np
@@ -12,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espnet_smoe import audio
-from espnet_smoe.audio import AudioError, read_at, read_audio, read_header, resample, samples_at
+from espnet_smoe.audio import (
+    AudioError,
+    header_problem,
+    read_at,
+    read_audio,
+    read_header,
+    resample,
+    samples_at,
+)
+from espnet_smoe.locator import AudioHeader
 
 
 def tone(hz: float, rate: int, seconds: float = 1.0, level: float = 0.3) -> np.ndarray:
@@ -157,6 +167,23 @@ def test_samples_at_is_what_resampling_gives(tmp_path: Path, rate: int) -> None:
         assert samples_at(read_header(path), 16000) == expected
         if expected:
             assert len(read_at(path, 16000)) == expected
+
+
+def test_a_header_is_held_against_the_tables() -> None:
+    def problem(any_rate: bool = False, **header: Any) -> str | None:
+        found = AudioHeader(**{"rate": 8000, "channels": 1, "frames": 400, "subtype": "", **header})
+        return header_problem(found, rate=16000, samples=800, any_rate=any_rate)
+
+    assert problem(rate=16000, frames=800, format="WAV") is None
+    assert problem(any_rate=True, format="WAV") is None
+    assert problem(any_rate=True, frames=417, format="OGG") is None  # an estimate
+    for wrong in ({}, {"rate": 16000, "frames": 799}, {"rate": 16000, "channels": 2}):
+        assert "expected 16000 Hz, 1 channel, 800 samples" in str(
+            problem(**{"format": "WAV", **wrong})
+        )
+    shorter = problem(any_rate=True, frames=399, format="WAV")
+    assert str(shorter).startswith("8000 Hz, 1 channel(s), 399 samples; expected 16000 Hz")
+    assert str(shorter).endswith("(resampled it has 798)")
 
 
 def test_a_header_that_estimates_says_so(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_made_ids_depend_on_the_row_alone(tmp_path: Path) -> None:
         ("a.wav#t=0,1|0|1|es|hola|||||u", "audio 'a.wav#t=0,1' names a part; so do offset"),
         ("a.wav#t=2,1|||es|hola|||||u", "'a.wav#t=2,1': the part ends at 1 s"),
         ("b.wav|||es|hola|||||u", "no such audio file"),
-        ("a.wav|||es|hola|||||a/b", "id 'a/b': expected ASCII letters"),
+        ("a.wav|||es|hola|||||a/b", "id 'a/b': expected letters, digits and . _"),
+        (f"a.wav|||es|hola|||||{'é' * 101}", "id 'ééé"),
         ("a.wav|||es|hola\u0378|||||u", "transcript: U+0378"),
         ("a.wav|||es|otra|fr|x|||good", "another src_lang, transcript, speaker or bandwidth than"),
         ("a.wav|||es|hola|en|hello|||good", "repeats "),
@@ -152,6 +153,20 @@ def test_a_bandwidth_that_some_rows_state_is_measured(tmp_path: Path, capsys) ->
     rows = ("a.wav|||es|hola|||nb||u1", "a.wav|||es|sola|||||u2")
     assert "utt2bw" not in run(write(tmp_path, *rows))
     assert "a bandwidth is stated for 1 only: stage 2 measures all" in capsys.readouterr().out
+
+
+def test_a_text_of_punctuation_is_left_out_and_counted(tmp_path: Path, capsys) -> None:
+    write(
+        tmp_path,
+        "a.wav|||es|¿Sí?|en|...|||u1",
+        "a.wav|||es|...|en|yes|||u2",
+    )
+    lower = ("--text_case", "lower_nopunct")
+    tables = prepare(program.main, "manifest", tmp_path, tmp_path / "data", *TRAIN, *lower)["train"]
+    assert tables["text"] == {"u1": "sí"} and "text.st_eng" not in tables
+    assert "2 texts are punctuation only: left out" in capsys.readouterr().out
+    assert reasons(tmp_path) == []
+    assert run(tmp_path, "raw")["text"] == {"u1": "¿Sí?", "u2": "..."}
 
 
 def test_a_wrong_manifest_is_named(tmp_path: Path, capsys) -> None:

@@ -31,7 +31,8 @@ from espnet_smoe.locator import ARK_ENTRY, AudioError, parse_locator
 from espnet_smoe.scoring import normalise
 
 TEXT_CASES = {"raw": "nfc_ws", "lower_nopunct": "lower_nopunct"}
-SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@,-]*")
+SAFE_ID = re.compile(r"[^\W_][\w.:+=@,~-]*")  # stage 3 names files after it
+ID_BYTES = 200
 BANDWIDTHS = ("wb", "nb")
 
 
@@ -91,10 +92,17 @@ def parallel_lines(listing: Path, *others: Path) -> list[tuple[str, ...]]:
     return list(zip(*columns, strict=True))
 
 
+class Wordless(DataError):
+    """A text of punctuation only, under a text case that drops punctuation."""
+
+
 def usable(
     utterances: Iterable[Utterance], *, text_case: str, faults: list[Fault]
 ) -> Iterator[Utterance]:
     """Clean the texts of utterances; leave out what cannot be used and note why.
+
+    Texts of punctuation only, which published corpora hold, are left out too, but are no faults:
+    their number is printed.
 
     Args:
         utterances: In any order.
@@ -102,16 +110,22 @@ def usable(
         faults: Grows by what is left out: a whole utterance (unsafe id, no audio, no
             transcript), or one of its translations.
     """
-    case = TEXT_CASES[text_case]
+    case, wordless = TEXT_CASES[text_case], 0
     for u in utterances:
         try:
-            if not SAFE_ID.fullmatch(u.utt):
-                raise DataError(f"id {u.utt!r}: expected ASCII letters, digits and . _ + = @ , -")
+            if not SAFE_ID.fullmatch(u.utt) or len(u.utt.encode()) > ID_BYTES:
+                raise DataError(
+                    f"id {u.utt!r}: expected letters, digits and . _ : + = @ , ~ -, at most "
+                    f"{ID_BYTES} bytes"
+                )
             where = parse_locator(u.audio)
             if not where.is_command and (problem := _audio_problem(where.source)):
                 faults.append(Fault(u.utt, where.source, problem))
                 continue
             transcript = _clean(u.transcript, case, "transcript")
+        except Wordless:
+            wordless += 1
+            continue
         except (AudioError, DataError) as error:
             faults.append(Fault(u.utt, u.file or u.audio, str(error)))
             continue
@@ -119,9 +133,26 @@ def usable(
         for task, text in u.translations:
             try:
                 translations.append((task, _clean(text, case, f"translation ({task})")))
+            except Wordless:
+                wordless += 1
             except DataError as error:
                 faults.append(Fault(u.utt, u.file or u.audio, f"{error}; kept for asr only"))
         yield replace(u, transcript=transcript, translations=tuple(translations))
+    if wordless:
+        print(f"{wordless} texts are punctuation only: left out (--text_case raw keeps them)")
+
+
+def _clean(text: str, case: str, what: str) -> str:
+    try:
+        normalized = normalize_text(text)
+    except BbpeError as error:
+        raise DataError(f"{what}: {error}") from error
+    if not normalized:
+        raise DataError(f"empty {what}")
+    cleaned = normalise(normalized, case)
+    if not cleaned:
+        raise Wordless(f"{what} {text[:40]!r} holds no word")
+    return cleaned
 
 
 @lru_cache(maxsize=1024)  # the parts of a recording mostly come one after the other
@@ -130,16 +161,6 @@ def _audio_problem(source: str) -> str:
     if not path.is_file():
         return "no such audio file"
     return "" if path.stat().st_size else "empty audio file"
-
-
-def _clean(text: str, case: str, what: str) -> str:
-    try:
-        cleaned = normalise(normalize_text(text), case)
-    except BbpeError as error:
-        raise DataError(f"{what}: {error}") from error
-    if not cleaned:
-        raise DataError(f"{what} {text[:40]!r} holds no word" if text.strip() else f"empty {what}")
-    return cleaned
 
 
 def split_valid(
