@@ -13,7 +13,7 @@ from espnet_smoe.audio import AudioError, read_audio
 from espnet_smoe.bandwidth import BandwidthEstimate
 
 NB_RATE = 8000  # Hz; a file at this rate or below cannot be wideband
-DOUBTFUL_CONFIDENCE = 0.75  # utterances below it are listed
+DOUBTFUL_CONFIDENCE = 0.9  # decided utterances below it are listed too
 LINES_SHOWN = 1000  # cases that the report shows; the list has all of them
 SPECTRA_SHOWN = 12  # doubtful files drawn
 EDGE_STEP_HZ = 200.0  # a bar of the histogram
