@@ -53,7 +53,7 @@ def test_only_ids_in_common_get_their_corpus(parts: Path, tmp_path: Path) -> Non
     }
     assert read_table(train / "text.st_eng") == {"a": "hello"}
     assert read_table(train / "text.st_deu") == {"y_b": "hello"}
-    assert not (train / "utt2bw").exists()
+    assert read_table(train / "utt2bw") == {"a": "nb", "x_b": "nb"}  # the others are measured
     assert read_faults(train) == [Fault("y_b", "f", "bad"), Fault("d", "f", "gone")]
     assert list(read_table(tmp_path / "all" / "x_test" / "utt2bw")) == ["a", "b"]
 

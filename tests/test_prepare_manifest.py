@@ -149,10 +149,10 @@ def test_broken_json_is_a_fault(tmp_path: Path, line: bytes, reason: str) -> Non
     assert found.startswith(reason)
 
 
-def test_a_bandwidth_that_some_rows_state_is_measured(tmp_path: Path, capsys) -> None:
+def test_a_bandwidth_that_some_rows_state_is_kept_for_them(tmp_path: Path, capsys) -> None:
     rows = ("a.wav|||es|hola|||nb||u1", "a.wav|||es|sola|||||u2")
-    assert "utt2bw" not in run(write(tmp_path, *rows))
-    assert "a bandwidth is stated for 1 only: stage 2 measures all" in capsys.readouterr().out
+    assert run(write(tmp_path, *rows))["utt2bw"] == {"u1": "nb"}
+    assert "is stated for 1 only: stage 2 measures the others" in capsys.readouterr().out
 
 
 def test_a_text_of_punctuation_is_left_out_and_counted(tmp_path: Path, capsys) -> None:

@@ -3,7 +3,8 @@
 
 Each corpus lies prepared in ``<parts>/<corpus>/<set>``. The training and the validation sets are
 merged; every other set is written as ``<corpus>_<set>``. An utterance id that two corpora share
-gets its corpus in front, others stay. ``utt2bw`` is kept where every corpus has it.
+gets its corpus in front, others stay. A ``utt2bw`` of some corpora is kept; stage 2 measures the
+others.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from corpus import run
 
 from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table
 from espnet_smoe.faults import FAULTS_NAME, read_faults, summary, write_faults
-
-ALL_OR_NONE = ("utt2bw", "utt2fs")  # a table that a merged set has for every utterance
 
 
 def shared_ids(folders: Iterable[Path]) -> set[str]:
@@ -45,7 +44,7 @@ def merge(folders: dict[str, Path], target: Path) -> None:
     with publish_dir(target) as out:
         for table in tables:
             having = {c: folder for c, folder in folders.items() if (folder / table).is_file()}
-            if table == FAULTS_NAME or (table in ALL_OR_NONE and len(having) < len(folders)):
+            if table == FAULTS_NAME:
                 continue
             merged: dict[str, str] = {}
             for corpus, folder in having.items():

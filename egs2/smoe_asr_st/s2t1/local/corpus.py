@@ -249,13 +249,11 @@ def write_set(directory: Path, utterances: Iterable[Utterance], faults: list[Fau
             os.fsync(file.fileno())
         if not kept:
             raise DataError(summary(faults, f"{directory}: no utterance is left"))
-        if bandwidths < kept:  # stage 2 wants all or none
-            (out / "utt2bw").unlink(missing_ok=True)
         write_faults(out, faults)
     tasks = "".join(f", {n} {task}" for task, n in sorted(translated.items()))
     print(f"{directory}: {kept} utterances, {words} words{tasks}", flush=True)
     if 0 < bandwidths < kept:
-        print(f"{directory}: a bandwidth is stated for {bandwidths} only: stage 2 measures all")
+        print(f"{directory}: a bandwidth is stated for {bandwidths} only: stage 2 measures the others")
     if faults:
         print(summary(faults, f"{directory}: {len(set(faults))} fault(s)"), file=sys.stderr)
     return kept
