@@ -253,7 +253,8 @@ def write_set(directory: Path, utterances: Iterable[Utterance], faults: list[Fau
     tasks = "".join(f", {n} {task}" for task, n in sorted(translated.items()))
     print(f"{directory}: {kept} utterances, {words} words{tasks}", flush=True)
     if 0 < bandwidths < kept:
-        print(f"{directory}: a bandwidth is stated for {bandwidths} only: stage 2 measures the others")
+        what = f"a bandwidth is stated for {bandwidths} only: stage 2 measures the others"
+        print(f"{directory}: {what}")
     if faults:
         print(summary(faults, f"{directory}: {len(set(faults))} fault(s)"), file=sys.stderr)
     return kept
