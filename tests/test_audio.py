@@ -178,9 +178,8 @@ def test_a_header_is_held_against_the_tables() -> None:
     assert problem(any_rate=True, format="WAV") is None
     assert problem(any_rate=True, frames=417, format="OGG") is None  # an estimate
     for wrong in ({}, {"rate": 16000, "frames": 799}, {"rate": 16000, "channels": 2}):
-        assert "expected 16000 Hz, 1 channel, 800 samples" in str(
-            problem(**{"format": "WAV", **wrong})
-        )
+        text = str(problem(**{"format": "WAV", **wrong}))
+        assert "expected 16000 Hz, 1 channel, 800 samples" in text
     shorter = problem(any_rate=True, frames=399, format="WAV")
     assert str(shorter).startswith("8000 Hz, 1 channel(s), 399 samples; expected 16000 Hz")
     assert str(shorter).endswith("(resampled it has 798)")
