@@ -9,6 +9,7 @@ written in a script that its slot does not use. Nothing is downloaded, and short
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import zlib
 from array import array
@@ -31,6 +32,7 @@ OUTLIER = 8.0  # robust standard deviations below its set's median: no language 
 OUTLIER_LETTERS = 25  # a line of fewer is not judged so
 LEAST_DEVIATION = 0.3  # nats per trigram
 SMOOTHING = 0.1  # of a trigram's count
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 OWN_SCRIPT_SHARE = 0.01  # share of a slot's letters from which on a script is one of its own
 FOREIGN_SHARE = 0.5  # share of a line's letters in scripts that are not
 
@@ -59,11 +61,7 @@ def scripts_of(text: str) -> Counter[str]:
 
 def _folded(text: str) -> str:
     """Words of letters, lower case, one space around each: punctuation and case tell nothing."""
-    kept = "".join(char if char.isalpha() or char in LINKS else " " for char in text.lower())
-    return f" {' '.join(kept.split())} "
-
-
-LINKS = frozenset("'’")  # inside words
+    return f" {' '.join(WORD.findall(text.lower()))} "
 
 
 def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -41,21 +41,18 @@ class Report:
         directory: Its data directory.
         faults: What is listed, in order.
         drop: Ids (of examples or utterances) that cannot be used.
+        training: A training or validation set: one line per example.
+        tables: The names of the tables that cover every line of it.
     """
 
     directory: Path
     faults: dict[Fault, None] = field(default_factory=dict)
     drop: set[str] = field(default_factory=set)
 
-    @property
-    def training(self) -> bool:
-        """A training or validation set: one line per example."""
-        return any((self.directory / name).exists() for name in ("utt2task", "text.ctc"))
-
-    @property
-    def tables(self) -> list[str]:
-        """The tables that cover every line of it."""
-        return TRAINING_TABLES if self.training else TEST_TABLES
+    def __post_init__(self) -> None:
+        names = ("utt2task", "text.ctc")
+        self.training = any((self.directory / name).exists() for name in names)
+        self.tables = TRAINING_TABLES if self.training else TEST_TABLES
 
     def is_whole(self) -> bool:
         """Are all its tables there? Notes those that are not."""

@@ -53,7 +53,14 @@ s2t_config=             # default: conf/train_<corpus>.yaml
 s2t_args=               # further options of espnet2.bin.s2t_train
 s2t_tag=                # default: the config's name
 mixed_batches=false     # true: batches mix tasks too
+route_temperature=1     # T: share of a route (task and bandwidth) ~ examples^(1/T); inf: equal
+route_floor=0.02        # share of training below which stage 6 warns of a route
 train_threads=          # CPU threads of training; default: all
+
+# Validation
+check_samples=true      # stage 7 decodes all audio: silence, NaN, copies of test audio
+accept_faults=false     # true: go on without what stage 7 lists
+allow_speaker_overlap=  # true: speakers may be in training and test. default: false; mboshi_fr: true
 
 # Decoding and scoring
 inference_config=conf/decode.yaml
@@ -67,8 +74,9 @@ hf_repo=                # stage 15
 options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj python
 train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec fs audio_format
 min_seconds max_seconds nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
-train_threads inference_config inference_args inference_model inference_tag route_override
-text_normalisation hf_repo"
+route_temperature route_floor check_samples accept_faults allow_speaker_overlap train_threads
+inference_config inference_args inference_model inference_tag route_override text_normalisation
+hf_repo"
 command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 . local/parse_options.sh
 
@@ -103,6 +111,8 @@ telephone_share=${telephone_share:-${defaults[1]}}
 if [[ "${telephone_share}" =~ ^0*\.?0*$ ]]; then telephone_share=0; fi
 max_seconds=${max_seconds:-${defaults[2]}}
 nbpe=${nbpe:-${defaults[3]}}
+# Mboshi-French's published split has the same three speakers on both sides.
+allow_speaker_overlap=${allow_speaker_overlap:-$([ "${corpus}" = mboshi_fr ] && echo true || echo false)}
 datadir=${datadir:-data/${corpus}}
 dumpdir=${dumpdir:-dump/${corpus}}
 expdir=${expdir:-exp/${corpus}}
@@ -201,14 +211,19 @@ fi
 if runs 6; then
     log "Stage 6: batch plan (${s2t_config})"
     ${python} local/plan_batches.py --examples "${examples}" --sets "${train_set} ${valid_set}" \
-        --min_batch_size "$((ngpu > 1 ? ngpu : 1))" --mixed "${mixed_batches}" --fs "${fs}" \
+        --train_set "${train_set}" --min_batch_size "$((ngpu > 1 ? ngpu : 1))" \
+        --mixed "${mixed_batches}" --route_temperature "${route_temperature}" \
+        --route_floor "${route_floor}" --fs "${fs}" \
         -- --config "${s2t_config}" ${s2t_args}
 fi
 
 if runs 7; then
     log "Stage 7: validate the data"
     ${python} local/check_data.py --examples "${examples}" --sets "${all_sets}" \
-        --token_list "${token_dir}/tokens.txt" --fs "${fs}" --nj "${nj}"
+        --train_set "${train_set}" --data "${datadir}" --token_list "${token_dir}/tokens.txt" \
+        --check_samples "${check_samples}" --accept_faults "${accept_faults}" \
+        --allow_speaker_overlap "${allow_speaker_overlap}" --fs "${fs}" --nj "${nj}" \
+        -- --config "${s2t_config}" ${s2t_args}
 fi
 
 if runs 8; then

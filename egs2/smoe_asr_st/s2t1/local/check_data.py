@@ -24,7 +24,7 @@ from options import behind_dashes, conf_value, iterator_type
 from tqdm import tqdm
 
 from espnet_smoe.batching import PLAN_NAME, Batch, iter_plan, write_plan
-from espnet_smoe.crosschecks import Tests, check_slots, learn_slots
+from espnet_smoe.crosschecks import HeldOut, check_slots, learn_slots
 from espnet_smoe.datadir import DataError, publish_dir, write_lines
 from espnet_smoe.faults import Fault, read_faults, write_faults
 from espnet_smoe.tables import TableWriter
@@ -72,13 +72,12 @@ def check_everything(args: argparse.Namespace) -> tuple[list[Report], list[Fault
     reports = {name: Report(args.examples / name) for name in args.sets.split()}
     early = [fault for report in reports.values() for fault in read_faults(report.directory)]
     whole = {name: report for name, report in reports.items() if report.is_whole()}
-    tests = Tests()
+    tests = HeldOut()
     train = whole.get(args.train_set)
     # The test sets first: training is compared with them.
     for name, report in sorted(whole.items(), key=lambda item: item[1].training):
-        is_test = not report.training
         source = source_of(args, name)
-        if is_test:
+        if not report.training:
             tests.add(name, report.directory, source)
         digests = check_audio(
             report,
@@ -90,10 +89,10 @@ def check_everything(args: argparse.Namespace) -> tuple[list[Report], list[Fault
         if report is train:
             tests.check(report, digests, source)
         for utt, digest in digests:
-            if is_test:
+            if not report.training:
                 tests.digests.setdefault(digest, f"{utt} of {name}")
         check_tables(report, tokens, fs=args.fs)
-        if is_test:
+        if not report.training:
             for task, path in find_tasks(report.directory).items():
                 if f"<{task}>" not in tokens:
                     reason = f"<{task}> is not in the token list: nothing was trained for this task"
@@ -151,7 +150,11 @@ def once(faults: Iterable[Fault], sets: list[str]) -> list[Fault]:
 
 def leave_out(report: Report) -> None:
     """Take what cannot be used out of a set's tables and plan, and note why it went."""
-    drop, directory = report.drop, report.directory
+    drop, directory = set(report.drop), report.directory
+    if report.training:  # an utterance's transcript is the CTC target of its other examples
+        tasks = {task for _, task in sound_lines(directory / "utt2task")}
+        bases = [utt.removesuffix("_asr") for utt in drop if utt.endswith("_asr")]
+        drop |= {f"{base}_{task}" for base in bases for task in tasks}
     tables = {*EXAMPLE_TABLES.split(), *(p.name for p in directory.glob("text*"))}
     tables |= {path.name for path in directory.glob("utt2*")}
     faults = [*read_faults(directory), *report.faults]
@@ -222,10 +225,10 @@ def main() -> int:
     )
     fatal = [f for report in reports for f in report.faults if not f.utt]
     if args.accept_faults != "true" or fatal:
-        what = (
-            "those of whole files cannot be accepted" if fatal else "go on without what is listed"
-        )
-        print(f"check_data.py: --accept_faults true: {what}", file=sys.stderr)
+        way_out = "goes on without what is listed"
+        if fatal:
+            way_out = f"cannot go on with a faulty file ({fatal[0].file})"
+        print(f"check_data.py: --accept_faults true {way_out}", file=sys.stderr)
         return 1
     for report in reports:
         if report.drop:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from jobs import Job, JobError, run_jobs, split
-from options import behind_dashes
+from options import UTT2CATEGORY, behind_dashes
 
 from espnet_smoe.datadir import publish_dir, read_table
 
@@ -31,6 +31,9 @@ def main() -> int:
     options = behind_dashes(args.options)
     train = list(read_table(args.train_dir / "wav.scp"))
     valid = list(read_table(args.valid_dir / "wav.scp"))
+    for directory in (args.train_dir, args.valid_dir):
+        # With it ESPnet would collect one example at a time; stage 11 writes it again.
+        (directory / UTT2CATEGORY).unlink(missing_ok=True)
     nj = min(args.nj, len(train), len(valid))  # a part is some of both
     parts = list(zip(split(train, nj), split(valid, nj), strict=True))
     try:
