@@ -157,7 +157,7 @@ def test_every_fault_is_listed_once(corpus: Path, capsys: pytest.CaptureFixture[
     assert check() == 1
     found = listed()
     counts = Counter(fault.utt for fault in found)
-    assert counts == Counter(expected), [str(fault) for fault in found]
+    assert counts == Counter(list(expected)), [str(fault) for fault in found]
     for fault in found:
         assert expected[fault.utt] in fault.reason
         assert fault.file
