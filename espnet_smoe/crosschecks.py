@@ -91,7 +91,7 @@ def _transcripts(
     return {bases[utt]: text for utt, text in lines if utt in bases}
 
 
-class Tests:
+class HeldOut:
     """What the test sets hold and training must not: utterances, audio, speakers."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ written in a script that its slot does not use. Nothing is downloaded, and short
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import zlib
 from array import array
@@ -29,8 +30,10 @@ MARGIN_PER_TRIGRAM = 1.0  # and nats per trigram
 CLEANINGS, DOUBT = 2, 0.2  # times that doubtful lines are left out of learning; their nats
 OUTLIER = 8.0  # robust standard deviations below its set's median: no language of the corpus
 OUTLIER_LETTERS = 25  # a line of fewer is not judged so
+USUAL = 4.0  # robust standard deviations below a slot's median that its own lines may lie
 LEAST_DEVIATION = 0.3  # nats per trigram
 SMOOTHING = 0.1  # of a trigram's count
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 OWN_SCRIPT_SHARE = 0.01  # share of a slot's letters from which on a script is one of its own
 FOREIGN_SHARE = 0.5  # share of a line's letters in scripts that are not
 
@@ -59,11 +62,7 @@ def scripts_of(text: str) -> Counter[str]:
 
 def _folded(text: str) -> str:
     """Words of letters, lower case, one space around each: punctuation and case tell nothing."""
-    kept = "".join(char if char.isalpha() or char in LINKS else " " for char in text.lower())
-    return f" {' '.join(kept.split())} "
-
-
-LINKS = frozenset("'’")  # inside words
+    return f" {' '.join(WORD.findall(text.lower()))} "
 
 
 def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +115,8 @@ class Slots:
             self.scripts[name] = {s for s, n in letters.items() if n >= OWN_SCRIPT_SHARE * total}
         self._totals = self._counts.sum(axis=1)
         self._kinds = np.maximum(1, (self._counts > 0).sum(axis=1))
+        # What lines of each slot usually score per trigram, at least.
+        self._usual = [self._usual_score(n, [t for _, t in samples[n]]) for n in self.names]
 
     @classmethod
     def learn(cls, samples: dict[str, list[tuple[str, str]]]) -> Slots:
@@ -202,8 +203,25 @@ class Slots:
             others = [p for p in range(len(self.names)) if p != own]
             if others:
                 winner = max(others, key=lambda place: scores[place, index])
-                if scores[winner, index] - score >= limit:
+                usual = self._usual[winner] * float(sizes[index])
+                if scores[winner, index] - score >= limit and scores[winner, index] >= usual:
                     yield utt, text, self.names[winner]
+
+    def _usual_score(self, name: str, texts: list[str]) -> float:
+        """The score per trigram that next to all of a slot's lines reach, each without itself."""
+        texts = [text for text in texts[:BATCH] if len(text) >= MIN_LETTERS]
+        buckets, sizes = trigrams(texts)
+        place, ends = self.names.index(name), np.cumsum(sizes)
+        scores = [
+            self._without(place, buckets[end - size : end]) / size
+            for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)
+            if size
+        ]
+        if not scores:
+            return -np.inf
+        median = float(np.median(scores))
+        deviation = 1.4826 * float(np.median(np.abs(np.array(scores) - median)))
+        return median - USUAL * max(deviation, LEAST_DEVIATION)
 
     def _without(self, place: int, buckets: np.ndarray) -> float:
         """Log-likelihood of a line under its slot's counts less its own."""

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 
-from espnet_smoe.audio import read_audio, read_header, to_int16
+from espnet_smoe.audio import header_problem, read_audio, read_header, to_int16
 from espnet_smoe.locator import AudioError
 from espnet_smoe.slots import scripts_of
 
 REMEMBERED = 10_000  # files seen last, not to be read again
-CHUNK = 64  # files a process gets at once
 FASTEST, FASTEST_SYLLABIC = 40.0, 20.0  # letters a second that nobody speaks
 SYLLABIC = frozenset({"CJK", "HANGUL"})  # scripts in which a letter is a syllable or a word
 OUTLIER = 8.0  # robust standard deviations (of the log rate) from the median of the set
 LEAST_DEVIATION = 0.2
 FAST_ANYHOW, LONG_ANYHOW = 20.0, 8.0  # an outlier below this rate, or this many seconds, is let be
 MIN_TEXTS = 50  # a set of fewer has no distribution
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,12 +32,14 @@ class AudioJob:
         samples: How many samples the tables say it has.
         fs: The rate that it should have, Hz.
         decode: Read the samples too, not the header alone.
+        any_rate: It is resampled when it is read (``--audio_format none``).
     """
 
     path: str
     samples: int
     fs: int
     decode: bool
+    any_rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,11 +54,9 @@ def examine(utt: str, job: AudioJob) -> Examined:
     """Open one file and say what is wrong with it."""
     try:
         header = read_header(job.path)
-        if (header.rate, header.channels, header.frames) != (job.fs, 1, job.samples):
-            return Examined(
-                f"{header.rate} Hz, {header.channels} channel(s), {header.frames} samples; "
-                f"expected {job.fs} Hz, 1 channel, {job.samples} samples"
-            )
+        problem = header_problem(header, rate=job.fs, samples=job.samples, any_rate=job.any_rate)
+        if problem:
+            return Examined(problem)
         if not job.decode:
             return Examined("")
         x, _ = read_audio(job.path)
@@ -72,31 +65,6 @@ def examine(utt: str, job: AudioJob) -> Examined:
     if len(x) and x.min() == x.max():
         return Examined(f"silent: every sample is {x[0]:g}")
     return Examined("", hashlib.blake2b(to_int16(x).tobytes(), digest_size=16).digest())
-
-
-def each_item(
-    work: Callable[[str, Job], Result], jobs: Iterable[tuple[str, Job]], *, nj: int
-) -> Iterator[tuple[str, Result]]:
-    """Do something with each item, in order, in ``nj`` processes; takes items as it goes."""
-    source = iter(jobs)
-    if nj == 1:
-        for utt, job in source:
-            yield utt, work(utt, job)
-        return
-    waiting: deque[Future[list[tuple[str, Result]]]] = deque()
-    with ProcessPoolExecutor(nj) as pool:
-        while True:
-            while len(waiting) < 3 * nj and (chunk := list(islice(source, CHUNK))):
-                waiting.append(pool.submit(_work_through, work, chunk))
-            if not waiting:
-                return
-            yield from waiting.popleft().result()
-
-
-def _work_through(
-    work: Callable[[str, Job], Result], chunk: list[tuple[str, Job]]
-) -> list[tuple[str, Result]]:
-    return [(utt, work(utt, job)) for utt, job in chunk]
 
 
 class Recent:

@@ -15,8 +15,9 @@ from espnet_smoe.bbpe import normalize_text
 from espnet_smoe.datadir import iter_table
 from espnet_smoe.faults import Fault
 from espnet_smoe.routing import SPECIAL
-from espnet_smoe.soundness import AudioJob, Recent, SpeakingRates, each_item, examine
+from espnet_smoe.soundness import AudioJob, Examined, Recent, SpeakingRates, examine
 from espnet_smoe.tables import Broken, Value, join, rows
+from espnet_smoe.workers import each_item
 
 TRAINING_TABLES = [
     "wav.scp",
@@ -41,21 +42,18 @@ class Report:
         directory: Its data directory.
         faults: What is listed, in order.
         drop: Ids (of examples or utterances) that cannot be used.
+        training: A training or validation set: one line per example.
+        tables: The names of the tables that cover every line of it.
     """
 
     directory: Path
     faults: dict[Fault, None] = field(default_factory=dict)
     drop: set[str] = field(default_factory=set)
 
-    @property
-    def training(self) -> bool:
-        """A training or validation set: one line per example."""
-        return any((self.directory / name).exists() for name in ("utt2task", "text.ctc"))
-
-    @property
-    def tables(self) -> list[str]:
-        """The tables that cover every line of it."""
-        return TRAINING_TABLES if self.training else TEST_TABLES
+    def __post_init__(self) -> None:
+        names = ("utt2task", "text.ctc")
+        self.training = any((self.directory / name).exists() for name in names)
+        self.tables = TRAINING_TABLES if self.training else TEST_TABLES
 
     def is_whole(self) -> bool:
         """Are all its tables there? Notes those that are not."""
@@ -87,9 +85,18 @@ def check_audio(
     fs: int,
     nj: int,
     decode: bool,
-    progress: Callable[[Iterator], Iterator] = lambda items: items,
+    dask: str | None = None,
+    any_rate: bool = False,
 ) -> Iterator[tuple[str, bytes]]:
     """Examine each file of a set once.
+
+    Args:
+        report: The set's.
+        fs: The rate at which its audio is heard, Hz.
+        nj: Number of processes.
+        decode: Read the samples too, not the headers alone.
+        dask: Work on a dask cluster instead; see `espnet_smoe.workers.each_item`.
+        any_rate: The files may have other rates: they are resampled when they are read.
 
     Yields:
         (utterance or example id, digest of the samples) of sound files; no digest without
@@ -103,11 +110,13 @@ def check_audio(
         for utt, (path, samples) in join(*(sound_lines(report.directory / n) for n in names)):
             if path and samples and samples.isdecimal() and recent.is_new(path):
                 paths[utt] = path
-                yield utt, AudioJob(path, int(samples), fs, decode)
+                yield utt, AudioJob(path, int(samples), fs, decode, any_rate)
 
     bad: set[str] = set()
-    for utt, found in progress(each_item(examine, jobs(), nj=nj)):
+    label = str(report.directory)
+    for utt, result in each_item(examine, jobs(), nj=nj, dask=dask, label=label):
         path = paths.pop(utt)
+        found = result if isinstance(result, Examined) else Examined(f"unreadable: {result}")
         if found.reason:
             bad.add(path)
             report.add(utt, Path(path), found.reason)

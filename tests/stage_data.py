@@ -19,6 +19,7 @@ import make_examples  # noqa: E402
 import plan_batches  # noqa: E402
 
 UTTS = [f"u{number}" for number in range(4)]
+TEST_UTTS = [f"t{number}" for number in range(4)]  # no test utterance occurs in training
 SAMPLES = 8000  # of the shortest utterance; the others have twice, three and four times as many
 CONFIG = "batch_bins: 64000\niterator_type: task"
 TOKENS = ["<blank>", "<unk>", "<na>", "<spa>", "<asr>", "<st_eng>", "<notimestamps>"]
@@ -28,18 +29,19 @@ TOKENS += ["<0.00>", "<30.00>", "a", "<sop>", "<sos>", "<eos>"]
 def make_raw(directory: Path) -> None:
     """Write raw/{train,valid,test} and a token list; the tables name files relative to it."""
     rng = np.random.default_rng(0)
-    sizes = {utt: SAMPLES * (number + 1) for number, utt in enumerate(UTTS)}
     for name in ("train", "valid", "test"):
+        utts = TEST_UTTS if name == "test" else UTTS
+        sizes = {utt: SAMPLES * (number + 1) for number, utt in enumerate(utts)}
         folder = directory / "raw" / name
         (folder / "audio").mkdir(parents=True)
         for utt, size in sizes.items():
             samples = 0.1 * rng.standard_normal(size)
             soundfile.write(folder / "audio" / f"{utt}.flac", samples, 16000)
-        write_table(folder / "wav.scp", {u: f"raw/{name}/audio/{u}.flac" for u in UTTS})
-        write_table(folder / "text", {utt: f"hola {utt}" for utt in UTTS})
-        write_table(folder / "text.st_eng", {utt: f"hello {utt}" for utt in UTTS})
-        write_table(folder / "utt2lang", dict.fromkeys(UTTS, "spa"))
-        write_table(folder / "utt2bw", dict(zip(UTTS, ("wb", "nb") * 2, strict=True)))
+        write_table(folder / "wav.scp", {u: f"raw/{name}/audio/{u}.flac" for u in utts})
+        write_table(folder / "text", {utt: f"hola {utt}" for utt in utts})
+        write_table(folder / "text.st_eng", {utt: f"hello {utt}" for utt in utts})
+        write_table(folder / "utt2lang", dict.fromkeys(utts, "spa"))
+        write_table(folder / "utt2bw", dict(zip(utts, ("wb", "nb") * 2, strict=True)))
         write_table(folder / "utt2num_samples", sizes)
     (directory / "tokens.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
 

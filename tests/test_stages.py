@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 from recipe_copy import call, copy_recipe
-from stage_data import CONFIG, SAMPLES, UTTS, edit, make_plan, make_raw, make_s2t, run_main
+from stage_data import (
+    CONFIG,
+    SAMPLES,
+    TEST_UTTS,
+    UTTS,
+    edit,
+    make_plan,
+    make_raw,
+    make_s2t,
+    run_main,
+)
 
 from espnet_smoe.batching import PLAN_NAME, read_plan
 from espnet_smoe.datadir import read_table, write_table
@@ -30,10 +40,11 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("raw")
 
 
-def check() -> int:
+def check(*options: object) -> int:
     """Stage 7."""
-    options = ("--sets", "train valid test", "--token_list", "tokens.txt")
-    return run_main(check_data.main, "--examples", "s2t", *options)
+    sets = ("--sets", "train valid test", "--token_list", "tokens.txt", "--nj", "1")
+    config = ("--", "--config", "train.yaml") if Path("train.yaml").exists() else ()
+    return run_main(check_data.main, "--examples", "s2t", *sets, *options, *config)
 
 
 def test_stages_4_6_and_7_pass_on_good_data(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,12 +88,13 @@ def test_stage_4_leaves_out_what_has_a_fault_and_notes_utterance_and_file(
     value: str | None,
     message: str,
 ) -> None:
-    edit(raw / name / table, "u1", value)
+    utt = {"train": "u1", "test": "t1"}[name]
+    edit(raw / name / table, utt, value and value.replace("u1", utt))
     assert make_s2t() == 0
     faults = read_faults(f"s2t/{name}")
     assert len(faults) == 1
     shown = str(faults[0])
-    assert re.fullmatch(f"utterance u1: .*{message.replace('train', name)}.*", shown), shown
+    assert re.fullmatch(f"utterance {utt}: .*{message.replace('train', name)}.*", shown), shown
     assert f"s2t/{name}: 1 fault(s), left out:\n  {shown}" in capsys.readouterr().err
     whole = table != "text.st_eng"  # a faulty translation takes only its own example along
     if name == "train":
@@ -91,10 +103,10 @@ def test_stage_4_leaves_out_what_has_a_fault_and_notes_utterance_and_file(
         assert ("u1_asr" in left) != whole
         assert len(left) == 6 + (not whole)
     else:
-        assert ("u1" in read_table("s2t/test/text")) != whole
-        assert "u1" not in read_table("s2t/test/text.st_eng")
+        assert (utt in read_table("s2t/test/text")) != whole
+        assert utt not in read_table("s2t/test/text.st_eng")
         if whole:
-            assert all("u1" not in read_table(p) for p in Path("s2t/test").glob("[wu]*"))
+            assert all(utt not in read_table(p) for p in Path("s2t/test").glob("[wu]*"))
 
 
 def test_stage_4_hands_on_the_faults_of_earlier_stages_and_adds_no_line_for_them(
@@ -123,12 +135,12 @@ def test_stage_4_sorts_a_table_and_notes_it_once(raw: Path) -> None:
 
 
 def test_stage_4_leaves_out_a_reference_with_its_others(raw: Path) -> None:
-    write_table(raw / "test" / "text.st_eng.ref2", dict.fromkeys(UTTS, "hi"))
-    edit(raw / "test" / "text.st_eng.ref2", "u1", "<asr>")
+    write_table(raw / "test" / "text.st_eng.ref2", dict.fromkeys(TEST_UTTS, "hi"))
+    edit(raw / "test" / "text.st_eng.ref2", "t1", "<asr>")
     assert make_s2t() == 0
     for name in ("text.st_eng", "text.st_eng.ref2"):
-        assert list(read_table(f"s2t/test/{name}")) == ["u0", "u2", "u3"]
-    assert list(read_table("s2t/test/text")) == UTTS
+        assert list(read_table(f"s2t/test/{name}")) == ["t0", "t2", "t3"]
+    assert list(read_table("s2t/test/text")) == TEST_UTTS
 
 
 @pytest.mark.parametrize("name", ["wav.scp", "utt2lang", "text"])
@@ -163,7 +175,7 @@ def test_stage_4_drops_what_is_too_short_or_too_long_and_says_so(
     assert list(read_table("s2t/train/dropped")) == ["u0", "u3"]
     utts = {example.partition("_")[0] for example in read_table("s2t/train/text")}
     assert utts == {"u1", "u2"}
-    assert list(read_table("s2t/test/text")) == UTTS  # no test utterance is dropped
+    assert list(read_table("s2t/test/text")) == TEST_UTTS  # no test utterance is dropped
     assert "s2t/test: 2 outside the training lengths, decoded all the same" in out
     assert make_s2t("--max_seconds", "0.3") == 1
     assert "raw/train: no utterance is left (dropped: 4)" in capsys.readouterr().err
@@ -178,10 +190,10 @@ def test_stage_4_takes_a_task_that_covers_some_utterances_only(raw: Path) -> Non
 
 
 def test_stage_4_takes_a_test_set_with_few_translations(raw: Path) -> None:
-    edit(raw / "test" / "text.st_eng", "u2", None)
+    edit(raw / "test" / "text.st_eng", "t2", None)
     assert make_s2t() == 0
-    assert list(read_table("s2t/test/text.st_eng")) == ["u0", "u1", "u3"]
-    assert list(read_table("s2t/test/text")) == UTTS
+    assert list(read_table("s2t/test/text.st_eng")) == ["t0", "t1", "t3"]
+    assert list(read_table("s2t/test/text")) == TEST_UTTS
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -308,16 +320,21 @@ def other_rate(path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "utt", "value", "message"),
     [
-        ("train/utt2bw", "u1_asr", None, "s2t/train/utt2bw has no line for 1 .*: u1_asr"),
+        ("train/utt2bw", "u1_asr", None, "u1_asr: s2t/train/utt2bw: has no line for it, but wav.s"),
         ("train/utt2bw", "u1_asr", "x", "u1_asr: s2t/train/utt2bw: 'x'; accepted: wb, nb"),
         ("train/text", "u1_asr", "hola", "u1_asr: s2t/train/text: 'hola' is not '<language>"),
         ("train/text", "u1_asr", "<spa><asr> ", "utterance u1_asr: s2t/train/text: '<spa><asr>'"),
         ("train/text", "u1_asr", "<deu><asr> a", "u1_asr: s2t/train/text: <deu> is not in the tok"),
-        ("train/bandwidth", "u1_asr", "", "bandwidth:3: utterance 'u1_asr' has an empty value"),
+        ("train/bandwidth", "u1_asr", "", "u1_asr: s2t/train/bandwidth: line 3 has an empty value"),
         ("train/wav.scp", "u1_asr", "gone.flac", "utterance u1_asr: gone.flac: unreadable"),
         ("train/utt2num_samples", "u1_asr", "7", "u1.flac: 16000 Hz, .* 16000 samples; expected"),
-        ("test/utt2lang", "u1", "deu", "u1: s2t/test/utt2lang: <deu> is not in the token list"),
-        ("test/text", "u1", None, "s2t/test/text has no line for 1 utterance.* u1"),
+        ("test/utt2lang", "t1", "deu", "t1: s2t/test/utt2lang: <deu> is not in the token list"),
+        ("test/text", "t1", None, "t1: s2t/test/text: has no line for it, but wav.scp has"),
+        ("test/text.st_eng", "t1", "a <asr> b", "t1: s2t/test/text.st_eng: .* symbol '<asr>'"),
+        ("test/text.st_eng", "t1", "a \u0378", "t1: s2t/test/text.st_eng: U.0378"),
+        ("train/text", "u1_asr", "<spa><asr> a <asr>", "u1_asr: s2t/train/text: .*symbol '<asr>'"),
+        ("train/text", "u1_st_eng", "<spa><st_eng> hola u1", "is the transcript itself"),
+        ("test/text.st_eng", "t1", "hola t1", "t1: s2t/test/text.st_eng: .* transcript itself"),
     ],
 )
 def test_stage_7_names_the_utterance_and_the_file(
@@ -334,6 +351,7 @@ def test_stage_7_names_the_utterance_and_the_file(
     assert check() == 1
     error = capsys.readouterr().err
     assert re.search(message, error), error
+    assert "check_data.py: 1 problem(s)" in error
 
 
 def test_stage_7_names_audio_that_changed_since_stage_3(
@@ -342,18 +360,18 @@ def test_stage_7_names_audio_that_changed_since_stage_3(
     assert make_s2t() == 0
     assert make_plan() == 0
     broken_audio(raw / "train/audio/u0.flac")
-    other_rate(raw / "test/audio/u3.flac")
+    other_rate(raw / "test/audio/t3.flac")
     assert check() == 1
     error = capsys.readouterr().err
     assert "utterance u0_asr: raw/train/audio/u0.flac: unreadable" in error
-    assert "utterance u3: raw/test/audio/u3.flac: 8000 Hz" in error
+    assert "utterance t3: raw/test/audio/t3.flac: 8000 Hz" in error
     assert "check_data.py: 2 problem(s)" in error
 
 
 def test_stage_7_wants_the_plan_and_a_token_per_task(
     raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (raw / "test" / "text.st_deu").write_text((raw / "test" / "text").read_text(), "utf-8")
+    write_table(raw / "test" / "text.st_deu", dict.fromkeys(TEST_UTTS, "guten tag"))
     assert make_s2t() == 0
     assert check() == 1
     error = capsys.readouterr().err

@@ -31,7 +31,7 @@ dumpdir=                # default: dump/<corpus>
 expdir=                 # default: exp/<corpus>
 ngpu=0                  # GPUs of this machine used for training; 0: CPU
 nj=2                    # processes of the data and decoding stages
-dask=                   # a dask cluster for stage 3: tcp://HOST:8786, slurm, ...; see cmd.sh
+dask=                   # a dask cluster for stages 2, 3 and 7: tcp://HOST:8786, slurm, ...; see cmd.sh
 python=python3
 
 # Data
@@ -64,7 +64,14 @@ s2t_config=             # default: the corpus's own, else conf/train_encdec_smoe
 s2t_args=               # further options of espnet2.bin.s2t_train
 s2t_tag=                # default: the config's name
 mixed_batches=false     # true: batches mix tasks too
+route_temperature=1     # T: share of a route (task and bandwidth) ~ examples^(1/T); inf: equal
+route_floor=0.02        # share of training below which stage 6 warns of a route
 train_threads=          # CPU threads of training; default: all
+
+# Validation
+check_samples=true      # stage 7 decodes all audio: silence, NaN, copies of test audio
+accept_faults=false     # true: go on without what stage 7 lists
+allow_speaker_overlap=  # true: speakers may be in training and test. default: false; mboshi_fr: true
 
 # Decoding and scoring
 inference_config=conf/decode.yaml
@@ -78,9 +85,9 @@ hf_repo=                # stage 15
 options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj dask python
 train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec telephone_level
 telephone_noise on_conflict fs audio_format speed_perturb_factors min_seconds max_seconds nbpe
-bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches
-train_threads inference_config inference_args inference_model inference_tag route_override
-text_normalisation hf_repo"
+bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches route_temperature route_floor
+check_samples accept_faults allow_speaker_overlap train_threads inference_config inference_args
+inference_model inference_tag route_override text_normalisation hf_repo"
 command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 . local/parse_options.sh
 
@@ -140,6 +147,9 @@ telephone_share=${telephone_share:-${facts[1]}}
 if [[ "${telephone_share}" =~ ^0*\.?0*$ ]]; then telephone_share=0; fi
 max_seconds=${max_seconds:-${facts[2]}}
 nbpe=${nbpe:-${facts[3]}}
+# Published splits with the same speakers on both sides.
+overlapping=$([[ " ${corpus}" =~ \ (mboshi_fr|europarl_st) ]] && echo true || echo false)
+allow_speaker_overlap=${allow_speaker_overlap:-${overlapping}}
 corpus_name=$(IFS=+; echo "${corpora[*]}")
 datadir=${datadir:-data/${corpus_name}}
 dumpdir=${dumpdir:-dump/${corpus_name}}
@@ -268,14 +278,20 @@ fi
 if runs 6; then
     log "Stage 6: batch plan (${s2t_config})"
     ${python} local/plan_batches.py --examples "${examples}" --sets "${train_set} ${valid_set}" \
-        --min_batch_size "$((ngpu > 1 ? ngpu : 1))" --mixed "${mixed_batches}" --fs "${fs}" \
+        --train_set "${train_set}" --min_batch_size "$((ngpu > 1 ? ngpu : 1))" \
+        --mixed "${mixed_batches}" --route_temperature "${route_temperature}" \
+        --route_floor "${route_floor}" --fs "${fs}" \
         -- --config "${s2t_config}" ${s2t_args}
 fi
 
 if runs 7; then
     log "Stage 7: validate the data"
     ${python} local/check_data.py --examples "${examples}" --sets "${all_sets}" \
-        --token_list "${token_dir}/tokens.txt" --fs "${fs}" --nj "${nj}"
+        --train_set "${train_set}" --data "${datadir}" --token_list "${token_dir}/tokens.txt" \
+        --check_samples "${check_samples}" --accept_faults "${accept_faults}" \
+        --allow_speaker_overlap "${allow_speaker_overlap}" --fs "${fs}" \
+        --audio_format "${audio_format}" --nj "${nj}" --dask "${dask}" \
+        -- --config "${s2t_config}" ${s2t_args}
 fi
 
 if runs 8; then

@@ -16,15 +16,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from make_examples import EXAMPLE_TABLES, find_tasks
 from options import behind_dashes, conf_value, iterator_type
-from tqdm import tqdm
 
 from espnet_smoe.batching import PLAN_NAME, Batch, iter_plan, write_plan
-from espnet_smoe.crosschecks import Tests, check_slots, learn_slots
+from espnet_smoe.crosschecks import HeldOut, check_slots, learn_slots
 from espnet_smoe.datadir import DataError, publish_dir, write_lines
 from espnet_smoe.faults import Fault, read_faults, write_faults
 from espnet_smoe.tables import TableWriter
@@ -72,28 +70,28 @@ def check_everything(args: argparse.Namespace) -> tuple[list[Report], list[Fault
     reports = {name: Report(args.examples / name) for name in args.sets.split()}
     early = [fault for report in reports.values() for fault in read_faults(report.directory)]
     whole = {name: report for name, report in reports.items() if report.is_whole()}
-    tests = Tests()
+    tests = HeldOut()
     train = whole.get(args.train_set)
     # The test sets first: training is compared with them.
     for name, report in sorted(whole.items(), key=lambda item: item[1].training):
-        is_test = not report.training
         source = source_of(args, name)
-        if is_test:
+        if not report.training:
             tests.add(name, report.directory, source)
         digests = check_audio(
             report,
             fs=args.fs,
             nj=args.nj,
             decode=args.check_samples == "true",
-            progress=partial(tqdm, desc=str(report.directory), unit="file", mininterval=2),
+            dask=args.dask,
+            any_rate=args.audio_format == "none",
         )
         if report is train:
             tests.check(report, digests, source)
         for utt, digest in digests:
-            if is_test:
+            if not report.training:
                 tests.digests.setdefault(digest, f"{utt} of {name}")
         check_tables(report, tokens, fs=args.fs)
-        if is_test:
+        if not report.training:
             for task, path in find_tasks(report.directory).items():
                 if f"<{task}>" not in tokens:
                     reason = f"<{task}> is not in the token list: nothing was trained for this task"
@@ -151,7 +149,11 @@ def once(faults: Iterable[Fault], sets: list[str]) -> list[Fault]:
 
 def leave_out(report: Report) -> None:
     """Take what cannot be used out of a set's tables and plan, and note why it went."""
-    drop, directory = report.drop, report.directory
+    drop, directory = set(report.drop), report.directory
+    if report.training:  # an utterance's transcript is the CTC target of its other examples
+        tasks = {task for _, task in sound_lines(directory / "utt2task")}
+        bases = [utt.removesuffix("_asr") for utt in drop if utt.endswith("_asr")]
+        drop |= {f"{base}_{task}" for base in bases for task in tasks}
     tables = {*EXAMPLE_TABLES.split(), *(p.name for p in directory.glob("text*"))}
     tables |= {path.name for path in directory.glob("utt2*")}
     faults = [*read_faults(directory), *report.faults]
@@ -190,7 +192,9 @@ def main() -> int:
     parser.add_argument("--allow_speaker_overlap", default="false", **true_or_false)
     parser.add_argument("--accept_faults", default="false", **true_or_false)
     parser.add_argument("--fs", type=int, default=16000)
+    parser.add_argument("--audio_format", default="flac", help="stage 3's; none: at any rate")
     parser.add_argument("--nj", type=int, default=2)
+    parser.add_argument("--dask", help="work on a dask cluster: tcp://SCHEDULER:8786")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     args = parser.parse_args()
     try:
@@ -222,10 +226,10 @@ def main() -> int:
     )
     fatal = [f for report in reports for f in report.faults if not f.utt]
     if args.accept_faults != "true" or fatal:
-        what = (
-            "those of whole files cannot be accepted" if fatal else "go on without what is listed"
-        )
-        print(f"check_data.py: --accept_faults true: {what}", file=sys.stderr)
+        way_out = "goes on without what is listed"
+        if fatal:
+            way_out = f"cannot go on with a faulty file ({fatal[0].file})"
+        print(f"check_data.py: --accept_faults true {way_out}", file=sys.stderr)
         return 1
     for report in reports:
         if report.drop:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from jobs import Job, JobError, run_jobs, split
-from options import behind_dashes
+from options import UTT2CATEGORY, behind_dashes
 
 from espnet_smoe.datadir import iter_table, publish_dir
 
@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help="-- ESPnet's training options")
     args = parser.parse_args()
     options = behind_dashes(args.options)
+    for directory in (args.train_dir, args.valid_dir):
+        # With it ESPnet would collect one example at a time; stage 11 writes it again.
+        (directory / UTT2CATEGORY).unlink(missing_ok=True)
     train, valid = (
         [utt for utt, _ in iter_table(directory / "wav.scp")]
         for directory in (args.train_dir, args.valid_dir)

@@ -13,9 +13,18 @@ from typing import Any
 
 import yaml
 from jobs import Job, JobError, run_jobs
-from options import behind_dashes, config_of, setting, value_of
+from options import (
+    UTT2CATEGORY,
+    behind_dashes,
+    conf_value,
+    config_of,
+    data_dir,
+    iterator_type,
+    setting,
+    value_of,
+)
 
-from espnet_smoe.datadir import DataError
+from espnet_smoe.datadir import DataError, write_text
 
 RESULT = re.compile(r"(\d+)epoch results: ")
 # What a checkpoint cannot be continued with when it differs.
@@ -108,6 +117,38 @@ def require_same_model(directory: Path, options: list[str]) -> None:
         )
 
 
+def for_espnets_samplers(options: list[str]) -> list[str]:
+    """What ESPnet's own samplers need beside ``iterator_type: task``'s plan.
+
+    Writes ``utt2category`` (the task), by which ``batch_type: folded`` makes batches of one task;
+    during stage 10 it would force batches of one example.
+
+    Returns:
+        Further options: the lengths that stage 10 measured, where none are given.
+    """
+    further: list[str] = []
+    stats = conf_value(options, "normalize_conf", "stats_file")
+    for part in ("train", "valid"):
+        directory = data_dir(options, part)
+        if directory is None:
+            continue
+        kind = iterator_type(options, training=part == "train")
+        folded = setting(options, "batch_type", "folded")
+        if part == "valid":
+            folded = setting(options, "valid_batch_type") or folded
+        if kind == "sequence" and folded == "folded":
+            write_text(
+                directory / UTT2CATEGORY, (directory / "utt2task").read_text(encoding="utf-8")
+            )
+        else:
+            (directory / UTT2CATEGORY).unlink(missing_ok=True)
+        name = f"{part}_shape_file"
+        if kind != "task" and stats and not (value_of(options, name) or setting(options, name)):
+            shape = Path(stats).parent.parent / part / "speech_shape"
+            further += [f"--{name}", str(shape)]
+    return further
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -125,7 +166,7 @@ def main() -> int:
     command = [
         *args.python.split(),
         *("-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_train", "--resume", "true"),
-        *("--output_dir", str(args.out), *options),
+        *("--output_dir", str(args.out), *options, *for_espnets_samplers(options)),
     ]
     job = Job(command, log, append=True)
     total = int(setting(options, "max_epoch", 40))
