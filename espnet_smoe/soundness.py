@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -16,6 +18,7 @@ import numpy as np
 from espnet_smoe.audio import read_audio, read_header, to_int16
 from espnet_smoe.locator import AudioError
 from espnet_smoe.slots import scripts_of
+from espnet_smoe.workers import _die_with
 
 REMEMBERED = 10_000  # files seen last, not to be read again
 CHUNK = 64  # files a process gets at once
@@ -75,22 +78,49 @@ def examine(utt: str, job: AudioJob) -> Examined:
 
 
 def each_item(
-    work: Callable[[str, Job], Result], jobs: Iterable[tuple[str, Job]], *, nj: int
-) -> Iterator[tuple[str, Result]]:
-    """Do something with each item, in order, in ``nj`` processes; takes items as it goes."""
+    work: Callable[[str, Job], Result],
+    jobs: Iterable[tuple[str, Job]],
+    *,
+    nj: int,
+    dask: object = None,
+    label: str = "",
+    total: int | None = None,
+) -> Iterator[tuple[str, Result | AudioError]]:
+    """Do something with each item, in order, in ``nj`` processes; takes items as it goes.
+
+    (Has the shape of the function of this name that `espnet_smoe.workers` is about to get.)
+
+    Args:
+        work: A picklable function of (id, job).
+        jobs: (id, job); read no further than needed.
+        nj: Number of processes; 1 works in this one.
+        dask: Not used here.
+        label: Text beside the progress bar.
+        total: Number of items, if known.
+    """
+    from tqdm import tqdm
+
     source = iter(jobs)
-    if nj == 1:
-        for utt, job in source:
-            yield utt, work(utt, job)
-        return
-    waiting: deque[Future[list[tuple[str, Result]]]] = deque()
-    with ProcessPoolExecutor(nj) as pool:
+    with tqdm(total=total, desc=label, unit="file", mininterval=2.0) as bar, ExitStack() as stack:
+        pool = None
+        if nj > 1:
+            pool = stack.enter_context(
+                ProcessPoolExecutor(nj, initializer=_die_with, initargs=(os.getpid(),))
+            )
+        waiting: deque[Future[list[tuple[str, Result]]]] = deque()
         while True:
             while len(waiting) < 3 * nj and (chunk := list(islice(source, CHUNK))):
+                if pool is None:
+                    done: Future[list[tuple[str, Result]]] = Future()
+                    done.set_result(_work_through(work, chunk))
+                    waiting.append(done)
+                    break
                 waiting.append(pool.submit(_work_through, work, chunk))
             if not waiting:
                 return
-            yield from waiting.popleft().result()
+            for result in waiting.popleft().result():
+                bar.update()
+                yield result
 
 
 def _work_through(

@@ -14,6 +14,7 @@ from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.bbpe import normalize_text
 from espnet_smoe.datadir import iter_table
 from espnet_smoe.faults import Fault
+from espnet_smoe.locator import AudioError
 from espnet_smoe.routing import SPECIAL
 from espnet_smoe.soundness import AudioJob, Recent, SpeakingRates, each_item, examine
 from espnet_smoe.tables import Broken, Value, join, rows
@@ -84,7 +85,6 @@ def check_audio(
     fs: int,
     nj: int,
     decode: bool,
-    progress: Callable[[Iterator], Iterator] = lambda items: items,
 ) -> Iterator[tuple[str, bytes]]:
     """Examine each file of a set once.
 
@@ -103,8 +103,10 @@ def check_audio(
                 yield utt, AudioJob(path, int(samples), fs, decode)
 
     bad: set[str] = set()
-    for utt, found in progress(each_item(examine, jobs(), nj=nj)):
+    for utt, found in each_item(examine, jobs(), nj=nj, label=str(report.directory)):
         path = paths.pop(utt)
+        if isinstance(found, AudioError):  # `examine` reports, it raises nothing
+            raise found
         if found.reason:
             bad.add(path)
             report.add(utt, Path(path), found.reason)

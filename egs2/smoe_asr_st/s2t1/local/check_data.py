@@ -16,12 +16,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from make_examples import EXAMPLE_TABLES, find_tasks
 from options import behind_dashes, conf_value, iterator_type
-from tqdm import tqdm
 
 from espnet_smoe.batching import PLAN_NAME, Batch, iter_plan, write_plan
 from espnet_smoe.crosschecks import HeldOut, check_slots, learn_slots
@@ -84,7 +82,6 @@ def check_everything(args: argparse.Namespace) -> tuple[list[Report], list[Fault
             fs=args.fs,
             nj=args.nj,
             decode=args.check_samples == "true",
-            progress=partial(tqdm, desc=str(report.directory), unit="file", mininterval=2),
         )
         if report is train:
             tests.check(report, digests, source)
