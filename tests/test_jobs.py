@@ -18,7 +18,7 @@ import soundfile
 import torch
 import yaml
 from recipe_copy import copy_recipe, environment
-from stage_data import UTTS, edit, make_raw, make_s2t, run_main
+from stage_data import TEST_UTTS, edit, make_raw, make_s2t, run_main
 
 from espnet_smoe.datadir import DataError, read_table, write_table
 
@@ -76,11 +76,11 @@ def test_every_utterance_and_task_is_decoded_once(decoding: argparse.Namespace) 
         stretches = decode.plan(decoding.examples, ["test"], [], nj)
         assert len(stretches) == 2 * parts
         for task in ("asr", "st_eng"):
-            assert [u for s in stretches if s.task == task for u in s.utts] == UTTS
+            assert [u for s in stretches if s.task == task for u in s.utts] == TEST_UTTS
         assert len({s.name for s in stretches}) == len(stretches)
-    edit(Path("s2t/test/utt2lang"), "u1", "eus")
+    edit(Path("s2t/test/utt2lang"), "t1", "eus")
     languages = {s.language: list(s.utts) for s in decode.plan(decoding.examples, ["test"], [], 1)}
-    assert languages == {"spa": ["u0", "u2", "u3"], "eus": ["u1"]}
+    assert languages == {"spa": ["t0", "t2", "t3"], "eus": ["t1"]}
     assert {s.task for s in decode.plan(decoding.examples, ["test"], ["st_eng"], 1)} == {"st_eng"}
 
 
@@ -129,8 +129,8 @@ keys = [line.split()[0] for line in open(options["--key_file"])]
 routes = open(os.environ["ESPNET_SMOE_ROUTE_LOG"], "a")
 with open(out / "token", "w") as token, open(out / "score", "w") as score:
     for key in keys[: int(os.environ.get("STOP_AFTER", "99"))]:
-        token.write(f"{key} <spa> <{options['--task_sym']}> <notimestamps> a\\n" * (key != "u1"))
-        token.write(f"{key} \\n" * (key == "u1"))
+        token.write(f"{key} <spa> <{options['--task_sym']}> <notimestamps> a\\n" * (key != "t1"))
+        token.write(f"{key} \\n" * (key == "t1"))
         score.write(f"{key} tensor(-1.5, device='cuda:0')\\n")
         print("nb", file=routes)
 """
@@ -138,7 +138,7 @@ with open(out / "token", "w") as token, open(out / "score", "w") as score:
 
 @pytest.fixture
 def fake(decoding: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
-    """Stage 12 with a program in place of ESPnet's; it hears 'a' everywhere, nothing in u1."""
+    """Stage 12 with a program in place of ESPnet's; it hears 'a' everywhere, nothing in t1."""
     Path("fake.py").write_text(FAKE_DECODER, encoding="utf-8")
     job = decode.make_job
 
@@ -161,9 +161,9 @@ def test_results_are_gathered_per_set_and_task(fake: argparse.Namespace) -> None
     for task in ("asr", "st_eng"):
         folder = Path("out/test") / task
         text = read_table(folder / "text", allow_empty=True)
-        assert text == {**dict.fromkeys(UTTS, "a"), "u1": ""}
-        assert read_table(folder / "score") == dict.fromkeys(UTTS, "-1.5")
-        assert read_table(folder / "utt2route") == dict.fromkeys(UTTS, "nb")
+        assert text == {**dict.fromkeys(TEST_UTTS, "a"), "t1": ""}
+        assert read_table(folder / "score") == dict.fromkeys(TEST_UTTS, "-1.5")
+        assert read_table(folder / "utt2route") == dict.fromkeys(TEST_UTTS, "nb")
 
 
 def test_a_rerun_decodes_only_what_is_missing_or_changed(fake: argparse.Namespace) -> None:
@@ -176,7 +176,7 @@ def test_a_rerun_decodes_only_what_is_missing_or_changed(fake: argparse.Namespac
     assert decoded_again() == set()
     Path("out/jobs/test.asr.spa.0").rename("out/jobs/test.asr.spa.0.partial")  # killed
     assert decoded_again() == {"test.asr.spa.0"}
-    soundfile.write("raw/test/audio/u2.flac", np.zeros(77), 16000)  # stages 2 to 4 again
+    soundfile.write("raw/test/audio/t2.flac", np.zeros(77), 16000)  # stages 2 to 4 again
     assert decoded_again() == {"test.asr.spa.0", "test.st_eng.spa.0"}
     Path("model/m.pth").write_text("another model", encoding="utf-8")
     assert decoded_again() == {"test.asr.spa.0", "test.st_eng.spa.0"}

@@ -356,7 +356,7 @@ def test_stage_7_names_every_problem(recipe: Path) -> None:
     rewrite("test_nb/utt2lang", other, f"{other} deu\n")
     done = run(recipe, "--stage", "7", "--stop_stage", "13", *OPTIONS, "--dumpdir", "dump/broken")
     assert done.returncode == 1
-    assert f"train/utt2bw has no line for 1 utterance(s) of wav.scp: {lost}" in done.stdout
+    assert f"utterance {lost}: {broken}/train/utt2bw: has no line for it, but" in done.stdout
     assert f"utterance {mute}: {broken}/train/text: " in done.stdout
     assert f"utterance {deaf}: {broken}/nonsense.flac: unreadable" in done.stdout
     assert f"utterance {other}: {broken}/test_nb/utt2lang: <deu> is not in" in done.stdout
