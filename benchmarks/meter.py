@@ -32,6 +32,7 @@ import torch
 import torchaudio
 from tqdm import tqdm
 
+from espnet_smoe import amr
 from espnet_smoe.audio import TARGET_RATE, read_audio, resample, to_int16, write_audio
 from espnet_smoe.bandwidth import BandwidthEstimate, measure
 from espnet_smoe.telephone import NB_RATE
@@ -93,8 +94,10 @@ def estimates(path: Path) -> list[tuple[str, str, BandwidthEstimate]]:
     narrow = resample(x, TARGET_RATE, NB_RATE)
     telephone = np.convolve(narrow, BAND_PASS, "same").astype(np.float32)
     for band, y in (("full", narrow), ("300-3400", telephone)):
-        for codec, (container, subtype) in CODECS.items():
-            line = coded(y, NB_RATE, container, subtype)
+        lines = {codec: coded(y, NB_RATE, *kind) for codec, kind in CODECS.items()}
+        if amr.is_available():
+            lines["AMR-NB"] = amr.code(to_int16(y)) / np.float32(32768)
+        for codec, line in lines.items():
             for name, up in RESAMPLERS.items():
                 sixteen_bit = to_int16(up(line)) / np.float32(32768)
                 rows.append(("nb", f"{band}|{codec}|{name}", measure(sixteen_bit, TARGET_RATE)))

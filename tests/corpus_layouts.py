@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,9 +29,9 @@ TDF_HEADER = (
 
 
 def noise(path: Path, seconds: float = 0.8, rate: int = 16000, channels: int = 1, **how) -> Path:
-    """Write noise; the same name sounds the same."""
+    """Write noise; the same name in the same folder sounds the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(len(path.name))
+    rng = np.random.default_rng(zlib.crc32("/".join(path.parts[-4:]).encode()))
     samples = 0.1 * rng.standard_normal((int(seconds * rate), channels))
     soundfile.write(path, samples, rate, **how)
     return path
@@ -236,7 +237,7 @@ def manifest(root: Path) -> str:
             for tgt_lang in ("en", "fr"):
                 words = f"{tgt_lang} {sentence(start + n)}"
                 where = (f"audio/{split}.wav", f"{n}", "0.9", "es", sentence(start + n))
-                rows.append((*where, tgt_lang, words, "wb", f"spk{n % 2}"))
+                rows.append((*where, tgt_lang, words, "wb", f"{split}-spk{n % 2}"))
         if split == "valid":
             objects = [dict(zip(columns.split(), row, strict=True)) for row in rows]
             text(root / "valid.jsonl", *[json.dumps(o, ensure_ascii=False) for o in objects])

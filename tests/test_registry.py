@@ -36,8 +36,12 @@ BASES = [
         stock_decoder.TransformerDecoder,
         {"experts", "expert_blocks", "default_expert"},
     ),
-    (SMoES2TModel, ESPnetS2TModel, {"trim_padding", "speech_length", "fs"}),
-    (SMoEPreprocessor, S2TPreprocessor, {"pad_prob"}),
+    (SMoES2TModel, ESPnetS2TModel, {"trim_padding", "speech_length", "fs", "route_floor"}),
+    (
+        SMoEPreprocessor,
+        S2TPreprocessor,
+        {"pad_prob", *(f"narrowband_{part}" for part in ("prob", "codecs", "level", "noise_prob"))},
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from espnet_smoe.slots import UNKNOWN, Slots, are_alike, choose, script_of, scripts_of, trigrams
-from espnet_smoe.soundness import SpeakingRates, each_item
+from espnet_smoe.soundness import SpeakingRates
 
 SOURCE = "la casa blanca un perro grande come en jardín por mañana hija del vecino quiere agua"
 TARGET = "the white house with big dogs eating their food every morning what she wanted"
@@ -109,22 +109,3 @@ def test_rates_of_speaking() -> None:
     rates.add("slow", "aa", 20.0)
     rates.add("short pause", "aa", 1.0)
     assert [utt for utt, _ in rates.outliers()] == ["slow"]
-
-
-def double(utt: str, job: int) -> str:
-    return f"{utt}:{2 * job}"
-
-
-@pytest.mark.parametrize("nj", [1, 2])
-def test_items_come_in_order_and_are_taken_as_needed(nj: int) -> None:
-    taken = []
-
-    def jobs() -> object:
-        for number in range(1000):
-            taken.append(number)
-            yield f"u{number}", number
-
-    results = each_item(double, jobs(), nj=nj)
-    assert next(results) == ("u0", "u0:0")
-    assert len(taken) < 900
-    assert [utt for utt, _ in results] == [f"u{number}" for number in range(1, 1000)]
