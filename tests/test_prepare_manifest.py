@@ -44,7 +44,7 @@ def test_rows_of_one_utterance_are_one(tmp_path: Path) -> None:
         "text.st_eng": "en mañana tren perro",
         "text.st_fra": "fr mañana tren perro",
         "utt2lang": "spa",
-        "utt2spk": "spk0",
+        "utt2spk": "valid-spk0",
         "utt2bw": "wb",
     }
 
