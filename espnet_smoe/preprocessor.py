@@ -66,7 +66,8 @@ class SMoEPreprocessor(S2TPreprocessor):
                 raise ValueError(f"preprocessor_conf.{name} is {share}; accepted: 0 to 1")
         self.pad_prob = pad_prob
         self.narrowband_prob = narrowband_prob
-        self.narrowband_codecs = parse_codecs(narrowband_codecs)
+        narrows = self.train and narrowband_prob > 0.0  # a model may be used without its codecs
+        self.narrowband_codecs = parse_codecs(narrowband_codecs) if narrows else ()
         self.narrowband_level = narrowband_level
         self.narrowband_noise_prob = narrowband_noise_prob
 

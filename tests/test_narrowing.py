@@ -13,6 +13,7 @@ import soundfile
 import torch
 from tiny import TIMES, TOKENS
 
+from espnet_smoe import amr
 from espnet_smoe.audio import resample
 from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.preprocessor import SMoEPreprocessor
@@ -99,6 +100,15 @@ def test_validation_and_inference_narrow_nothing() -> None:
     result = preprocessor(train=False, narrowband_prob=1.0)("u1", data())
     np.testing.assert_array_equal(result["speech"], wide(0))
     assert "bandwidth" not in preprocessor(train=False, narrowband_prob=1.0)("u1", data(None))
+
+
+def test_a_model_is_used_without_the_codecs_that_it_was_trained_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(amr, "_library", lambda: None)
+    preprocessor(train=False, narrowband_codecs="amr_nb")
+    with pytest.raises(ValueError, match="'amr_nb' needs libopencore-amrnb"):
+        preprocessor(narrowband_codecs="amr_nb")
 
 
 def test_without_tags_nobody_knows_what_to_narrow() -> None:
