@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from espnet_smoe.ctc_scorer import BLANK, LOG_ZERO
-from espnet_smoe.token_scores import log_normalizer
+from espnet_smoe.token_scores import at_least_float32, log_normalizer
 
 
 def check_ctc(ctc: Any) -> None:
@@ -61,9 +61,10 @@ class CTCPrefixBatch:
         self._memory_BDS = memory_BSD.transpose(1, 2)
         self._inside_BS = torch.arange(memory_BSD.shape[1], device=device) < lengths_B[:, None]
         frames_ND = memory_BSD[self._inside_BS]
-        self._norm_BS = torch.zeros_like(memory_BSD[:, :, 0], dtype=torch.float32)
-        self._norm_BS[self._inside_BS] = log_normalizer(self.layer, frames_ND)
-        blank_BS = memory_BSD.matmul(self.layer.weight[BLANK]).float() - self._norm_BS
+        norm_N = log_normalizer(self.layer, frames_ND)
+        self._norm_BS = norm_N.new_zeros(self._inside_BS.shape)
+        self._norm_BS[self._inside_BS] = norm_N
+        blank_BS = at_least_float32(memory_BSD.matmul(self.layer.weight[BLANK])) - self._norm_BS
         if self.layer.bias is not None:
             blank_BS = blank_BS + self.layer.bias[BLANK]
         self._blank_sum_BS = blank_BS.double().cumsum(dim=1)
@@ -76,7 +77,7 @@ class CTCPrefixBatch:
         # Forward probabilities of the prefix, ending in its last token or in a blank
         position_S = torch.arange(memory_BSD.shape[1], device=device)
         unheard_BS = position_S < skipped_B1 - 1
-        blank_BKS = self._blank_sum_BS.masked_fill(unheard_BS, LOG_ZERO)[:, None].float()
+        blank_BKS = self._blank_sum_BS.masked_fill(unheard_BS, LOG_ZERO)[:, None].to(norm_N.dtype)
         self._ending_BKS = (torch.full_like(blank_BKS, LOG_ZERO), blank_BKS)
         # ... and before the first frame: certain, of an empty prefix; impossible later on
         start_B11 = torch.where(skipped_B1 == 0, 0.0, LOG_ZERO)[:, None]
@@ -97,7 +98,7 @@ class CTCPrefixBatch:
         x_BJS = self.layer.weight[flat_BJ] @ self._memory_BDS
         if self.layer.bias is not None:
             x_BJS = x_BJS + self.layer.bias[flat_BJ][:, :, None]
-        x_BJS = x_BJS.float() - self._norm_BS[:, None]
+        x_BJS = at_least_float32(x_BJS) - self._norm_BS[:, None]
         self._x_BKCS = x_BJS.unflatten(1, shape[1:])
         nonblank_BKS, blank_BKS = self._ending_BKS
         total_BKS = torch.logaddexp(nonblank_BKS, blank_BKS)
@@ -138,14 +139,15 @@ class CTCPrefixBatch:
             [torch.full_like(left_BKS[:, :, :1], LOG_ZERO), left_BKS[:, :, :-1] + blank_step_BKS],
             dim=2,
         )
-        self._ending_BKS = nonblank_BKS.float(), blank_BKS.float()
+        dtype = self._norm_BS.dtype
+        self._ending_BKS = nonblank_BKS.to(dtype), blank_BKS.to(dtype)
         self._before_BK1 = torch.full_like(self._ending_BKS[0][:, :, :1], LOG_ZERO)
 
     def select(self, utts: Sequence[int]) -> None:
         """Keep these utterances."""
         utts_B = torch.tensor(utts, device=self._norm_BS.device, dtype=torch.int64)
         self._last_B = self._last_B[utts_B]
-        frames = int(self._last_B.max()) + 1 if utts else 0
+        frames = int(self._last_B.max()) + 1
         self._memory_BDS = self._memory_BDS[utts_B, :, :frames]
         self._inside_BS = self._inside_BS[utts_B, :frames]
         self._norm_BS = self._norm_BS[utts_B, :frames]

@@ -116,7 +116,7 @@ class CachedDecoder:
         self._prompt_lengths_R = torch.tensor([len(p) for p in prompts], device=self.device)
         self._prompt_slots = max(len(p) for p in prompts)
         self._length = 0  # tokens in the caches
-        self._positions_LD = self._cached_LRHC = None
+        self._positions_LD: torch.Tensor | None = None
         self._cross: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer in decoder.decoders:
             key_BSHC, value_BSHC = _keys_and_values(layer.src_attn, memory_BSD)

@@ -23,18 +23,23 @@ SLICE = 4096  # tokens: 320 rows of a slice fit the cache of a CPU
 ROWS = 1024  # at most this many at a time
 
 
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Sums of scores need more than half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def slices(layer: torch.nn.Module, x_ND: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """A linear layer's output by slices of the vocabulary: ``(first token, float (N, W))``.
 
     One slice on a GPU, and for a layer that is no plain `torch.nn.Linear` (a quantized one, say).
     """
     if x_ND.device.type != "cpu" or type(layer) is not torch.nn.Linear:
-        yield 0, layer(x_ND).float()
+        yield 0, at_least_float32(layer(x_ND))
         return
     for start in range(0, layer.out_features, SLICE):
         weight = layer.weight[start : start + SLICE]
         bias = None if layer.bias is None else layer.bias[start : start + SLICE]
-        yield start, linear(x_ND, weight, bias).float()
+        yield start, at_least_float32(linear(x_ND, weight, bias))
 
 
 def log_normalizer(layer: torch.nn.Module, x_ND: torch.Tensor) -> torch.Tensor:
@@ -73,7 +78,7 @@ def top_tokens(
         Log-probabilities float (N, C), tokens int64 (N, C), and that of ``eos`` float (N,).
     """
     sums, scores, tokens = [], [], []
-    eos_N = x_ND.new_zeros(len(x_ND), dtype=torch.float32)
+    eos_N = at_least_float32(x_ND[:, 0])
     for start, score_NW in slices(layer, x_ND):
         sums.append(_logsumexp(score_NW))
         if forbid is not None:
@@ -144,7 +149,8 @@ class TimestampRule:
                     f"{option} {token!r} is not in the token list (its timestamps: "
                     f"{f'{times[0]} to {times[-1]}' if times else 'none'})"
                 )
-        return cls(*(index[token] for token in names.values()), sos, eos)
+        notime, first, last = (index[str(token)] for token in names.values())
+        return cls(notime, first, last, sos, eos)
 
     def check_prompt(self, prompt: Sequence[int], where: str) -> bool:
         """Whether what follows a prompt has timestamps.

@@ -25,7 +25,8 @@ LAYERS = [  # left to right; within a layer too
     ["encoder", "decoder"],
     ["route_stats", "model", "preprocessor", "batching"],
     ["registry", "run"],
-    ["beam_search", "inference"],
+    ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
+    ["inference"],
     ["convert", "scoring", "plots"],
     ["cli"],
 ]
