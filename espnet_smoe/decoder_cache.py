@@ -101,6 +101,7 @@ class CachedDecoder:
         RoutingError: A prompt has no, or no single, expert.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         decoder: Any,
@@ -131,6 +132,7 @@ class CachedDecoder:
         self._spare: torch.Tensor | None = None
         self._after_batch_change(len(prompts))
 
+    @torch.no_grad()
     def start(self) -> torch.Tensor:
         """Read the prompts in one pass.
 
@@ -146,6 +148,7 @@ class CachedDecoder:
         last_B = self._prompt_lengths_R - 1
         return self._normed(x_BPD[torch.arange(len(x_BPD), device=self.device), last_B])
 
+    @torch.no_grad()
     def step(self, tokens_R: torch.Tensor) -> torch.Tensor:
         """Decode one token of every row.
 
@@ -165,6 +168,7 @@ class CachedDecoder:
         x_RD = embed(tokens_R) * scale + self._positions_LD.index_select(0, where_R)
         return self._normed(self._layers(x_RD[:, None])[:, 0])
 
+    @torch.no_grad()
     def select(self, rows_R: torch.Tensor, utts: Sequence[int] | None = None) -> None:
         """Make the caches those of other rows.
 
@@ -177,7 +181,7 @@ class CachedDecoder:
             self._lengths = [self._lengths[utt] for utt in utts]
             longest = max(self._lengths)
             self._cross = [
-                (key[:, :, :longest].index_select(0, utts_B), value[:, :, :longest][utts_B])
+                (key[:, :, :longest][utts_B], value[:, :, :longest][utts_B])
                 for key, value in self._cross
             ]
             if self._experts is not None:

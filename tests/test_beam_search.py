@@ -36,7 +36,7 @@ def check(
 
 
 @pytest.mark.parametrize("beam_size", [1, 3, 5])
-@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.4])
 @pytest.mark.parametrize(
     "extra",
     [
@@ -44,7 +44,7 @@ def check(
         {"penalty": 0.7},
         {"normalize_length": True, "maxlenratio": 0.8},
         {"minlenratio": 0.5},
-        {"minlenratio": 1.0},  # cannot be met: both try again with less
+        {"minlenratio": 1.1},  # cannot be met: both try again with less
         {"maxlenratio": -4.0, "minlenratio": -2.0},
         {"pre_beam_ratio": 2.5, "penalty": -0.5},
     ],
@@ -81,7 +81,7 @@ def test_equals_espnets_search_with_the_ctc_of_other_models() -> None:
 
 
 def test_ends_long_before_the_frames_end_as_espnet_does() -> None:
-    rows = memory([60, 45, 70, 50])
+    rows = memory([40, 30, 45, 35])
     for options in (SearchOptions(nbest=0), SearchOptions(ctc_weight=0.3, nbest=0, penalty=0.2)):
         found = check(model(end=3.0), options, rows)
         longest = [max(len(h.text) for h in hypotheses) for hypotheses in found]
@@ -122,7 +122,7 @@ def test_greedy_search_takes_the_likeliest_token() -> None:
 ROW = st.tuples(st.integers(0, 3), st.integers(3, 18), st.booleans())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     rows=st.lists(ROW, min_size=1, max_size=9),
     beam_size=st.integers(1, 4),
