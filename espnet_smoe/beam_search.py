@@ -62,7 +62,7 @@ class BatchedBeamSearch:
         """Find the best hypotheses of every utterance.
 
         Args:
-            memory_BSD: Encoder output, float (B, S, D), padded with anything.
+            memory_BSD: Encoder output, float (B, S, D), padded with anything finite.
             memory_lengths_B: Its frames, (B,).
             prompts: Token ids per utterance, such as those of ``<sos><spa><asr><notimestamps>``,
                 of any lengths and tasks.

@@ -39,7 +39,7 @@ class CTCPrefixBatch:
 
     Args:
         ctc: ESPnet's CTC module.
-        memory_BSD: Encoder output, float (B, S, D), padded with anything.
+        memory_BSD: Encoder output, float (B, S, D), padded with anything finite.
         lengths: The frames of each utterance.
         prompt_lengths: The tokens of each prompt. Behind them the scores start at the first
             frame if ``ctc.behind_prompt`` (`espnet_smoe.ctc_scorer`); else, as in stock ESPnet,

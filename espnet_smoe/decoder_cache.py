@@ -93,7 +93,7 @@ class CachedDecoder:
 
     Args:
         decoder: What `check_decoder` accepts.
-        memory_BSD: Encoder output, float (B, S, D), padded with anything.
+        memory_BSD: Encoder output, float (B, S, D), padded with anything finite.
         lengths: The frames of each utterance.
         prompts: Token ids from ``<sos>`` or ``<sop>`` on, per utterance, of any lengths.
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from espnet2.bin.s2t_inference import BeamSearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stock_search import EOS, PROMPTS, TRANSCRIBES, batch, memory, model, same, stock_search
 from tiny import ID, TIMES, TOKENS, ids, model_batch, randomize, smoe_model, training_config
 
 from espnet_smoe.beam_search import BatchedBeamSearch, SearchOptions
+from espnet_smoe.decoder_cache import CachedDecoder
 from espnet_smoe.routing import RoutingError
 
 FRAMES = [12, 9, 10, 14]
@@ -87,6 +89,31 @@ def test_ends_long_before_the_frames_end_as_espnet_does() -> None:
         longest = [max(len(h.text) for h in hypotheses) for hypotheses in found]
         early = [n < len(row) // 2 for n, row in zip(longest, rows, strict=True)]
         assert sum(early) >= 2, longest
+
+
+@pytest.mark.parametrize("extra", [{}, {"penalty": 0.4, "minlenratio": 0.3}], ids=str)
+def test_equals_espnets_search_of_single_hypotheses(extra: dict[str, Any]) -> None:
+    """`BeamSearch`, which ESPnet falls back to. (With CTC it never ends where CTC alone would.)"""
+    a_model, rows = model(), memory(FRAMES)
+    options = SearchOptions(nbest=0, **extra)
+    found = BatchedBeamSearch(a_model, options).search(*batch(rows), PROMPTS)
+    for index, x in enumerate(rows):
+        expected = stock_search(a_model, options, x, PROMPTS[index], False, BeamSearch)
+        same(found[index], expected)
+
+
+def test_finished_utterances_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    step = CachedDecoder.step
+
+    def counted(self: CachedDecoder, tokens_R: torch.Tensor) -> torch.Tensor:
+        rows.append(len(tokens_R))
+        return step(self, tokens_R)
+
+    monkeypatch.setattr(CachedDecoder, "step", counted)
+    options = SearchOptions(beam_size=2, maxlenratio=1.0)
+    BatchedBeamSearch(model(end=-9.0), options).search(*batch(memory([3, 5, 5, 8])), PROMPTS)
+    assert rows == [8, 8, 6, 6, 2, 2, 2]
 
 
 def test_timestamps_follow_espnets_rule() -> None:
