@@ -6,6 +6,12 @@ computed once (`espnet_smoe.decoder_cache`), the beams of all utterances share e
 the scores of the whole vocabulary are never in memory (`espnet_smoe.token_scores`), and CTC scores
 the candidates alone (`espnet_smoe.ctc_batch`).
 
+Where it departs from ESPnet's: hypotheses that the timestamp rule forbids (score -inf) are not
+kept. Of hypotheses that CTC finds impossible (scores about -1e9, at the end of the list) both keep
+some, ordered by rounding error. Two hypotheses whose scores differ by a rounding error (1e-4) may
+change places, and so may what follows from the one that the beam keeps. No language model,
+``partial_ar``, or ``ctc_weight`` of 1.
+
 Shape letters: B utterances, S encoder frames, D model dimension.
 """
 
@@ -34,7 +40,7 @@ class BatchedBeamSearch:
 
     Raises:
         ValueError: A decoder of another kind, a model in training mode, CTC wanted of a model
-            without, a beam as large as the vocabulary.
+            without, a beam larger than the vocabulary.
     """
 
     def __init__(self, model: Any, options: SearchOptions | None = None) -> None:
@@ -76,6 +82,7 @@ class BatchedBeamSearch:
             ValueError: Sizes that do not fit, a prompt without ``<sos>``, CTC for timestamps.
             RoutingError: A prompt that no expert, or more than one, serves.
         """
+        check_decoder(self.model.decoder)  # training may have gone on since
         utts = self._utterances(memory_BSD, memory_lengths_B, prompts, transcribes_B)
         results: list[list[Hypothesis]] = [[] for _ in utts]
         minlenratio = self.options.minlenratio
