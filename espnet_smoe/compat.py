@@ -14,3 +14,9 @@ else:
 CTCPrefixScorer = import_module(f"{NETS}.scorers.ctc").CTCPrefixScorer
 CTCPrefixScore = import_module(f"{NETS}.ctc_prefix_score").CTCPrefixScore
 CTCPrefixScoreTH = import_module(f"{NETS}.ctc_prefix_score").CTCPrefixScoreTH
+
+_transformer = f"{NETS}.pytorch_backend.transformer"
+MultiHeadedAttention = import_module(f"{_transformer}.attention").MultiHeadedAttention
+DecoderLayer = import_module(f"{_transformer}.decoder_layer").DecoderLayer
+PositionalEncoding = import_module(f"{_transformer}.embedding").PositionalEncoding
+ScaledPositionalEncoding = import_module(f"{_transformer}.embedding").ScaledPositionalEncoding

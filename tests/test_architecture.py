@@ -28,7 +28,8 @@ LAYERS = [  # left to right; within a layer too
     ["balance", "planner", "route_stats", "model", "preprocessor", "batching"],
     ["validation", "crosschecks"],
     ["registry", "run"],
-    ["beam_search", "inference"],
+    ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
+    ["inference"],
     ["convert", "scoring", "plots"],
     ["cli"],
 ]
