@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "espnet_smoe/__init__.py").read_text())
 
-DASK = ["dask", "distributed", "dask-jobqueue"]  # stages 2 and 3 on several machines
+DASK = ["dask", "distributed", "dask-jobqueue"]  # stages 2, 3 and 7 on several machines
 
 setup(
     name="espnet-smoe",
