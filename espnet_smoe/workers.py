@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -10,7 +10,6 @@ from typing import TypeVar
 from espnet_smoe.locator import AudioError
 from espnet_smoe.pool import Chunk, run_chunk, run_in_processes
 
-ERRORS_SHOWN = 10  # unusable files listed in one message before "and N more"
 CHUNK = 16  # utterances that travel to a worker together
 
 Job = TypeVar("Job")
@@ -86,28 +85,3 @@ def each_item(
                 yield utt, result
                 bar.update()
             del utts[: len(results)]
-
-
-def each_file(
-    work: Callable[[str, Job], Result], jobs: Mapping[str, Job], *, nj: int, label: str
-) -> Iterator[tuple[str, Result]]:
-    """`each_item` for work that needs every file: all are tried, then the bad ones reported.
-
-    Yields:
-        (utterance id, result) in the order of ``jobs``.
-
-    Raises:
-        AudioError: Names every utterance and file that cannot be used (the first 10, and how
-            many more).
-    """
-    errors: list[AudioError] = []
-    for utt, result in each_item(work, jobs.items(), nj=nj, label=label, total=len(jobs)):
-        if isinstance(result, AudioError):
-            errors.append(result)
-        else:
-            yield utt, result
-    if errors:
-        lines = "".join(f"\n  {error}" for error in errors[:ERRORS_SHOWN])
-        rest = len(errors) - ERRORS_SHOWN
-        more = f"\n  ... and {rest} more" if rest > 0 else ""
-        raise AudioError(f"{len(errors)} of {len(jobs)} audio files cannot be used:{lines}{more}")

@@ -48,24 +48,9 @@ def comparable(results: Iterator[tuple[str, object]]) -> list[tuple[str, object]
     return [(utt, str(r) if isinstance(r, Exception) else r) for utt, r in results]
 
 
-@pytest.mark.parametrize("nj", [1, 2])
-def test_each_file_keeps_the_order_and_reports_every_bad_file(nj: int) -> None:
-    jobs = {f"u{number:02d}": number for number in range(40)}
-    doubled = dict(workers.each_file(double, jobs, nj=nj, label="test"))
-    assert doubled == {utt: 2 * job for utt, job in jobs.items()}
-    assert list(doubled) == list(jobs)
-    for number in range(12):
-        jobs[f"u{number:02d}"] = -1
-    with pytest.raises(AudioError, match="12 of 40 audio files") as caught:
-        list(workers.each_file(double, jobs, nj=nj, label="test"))
-    assert "'u09'" in str(caught.value)
-    assert "'u10'" not in str(caught.value)
-    assert str(caught.value).endswith("... and 2 more")
-
-
-def test_each_file_needs_a_process() -> None:
+def test_there_is_no_work_without_a_process() -> None:
     with pytest.raises(AudioError, match="nj 0"):
-        list(workers.each_file(double, {"u": 1}, nj=0, label="test"))
+        list(workers.each_item(double, [("u", 1)], nj=0, label="test"))
 
 
 @pytest.mark.parametrize("nj", [1, 3])
