@@ -243,10 +243,12 @@ def blocks_of(where: Locator, seconds: float) -> Iterator[tuple[np.ndarray, int]
             wanted = min(size, count - done)
             try:
                 x = file.read(wanted, dtype="float32", always_2d=True)
-            except soundfile.SoundFileError:
-                if done == 0:
-                    raise
-                break  # behind the last whole frame of a FLAC file that is cut short
+            except soundfile.SoundFileError as error:  # what came before in the block is lost
+                reason = str(error).split(": ", 1)[-1].strip()
+                raise AudioError(
+                    f"is cut short or damaged: {done} of the {count} samples it promises came "
+                    f"before the error ({reason})"
+                ) from error
             if len(x):
                 done += len(x)
                 if where.channel is not None:
