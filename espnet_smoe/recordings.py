@@ -1,13 +1,16 @@
 """A recording of any kind and length as the pieces that a model hears one at a time.
 
-A recording that is short enough is one piece a channel, the whole of it. Bandwidth is measured
-before resampling, which moves the band's edge. Shapes: N samples, C channels, K channels kept.
+A recording that is short enough is one piece a channel, the whole of it; a longer one is read in
+blocks and cut at pauses and where its bandwidth changes. Bandwidth is measured before resampling,
+which moves the band's edge. Shapes: N samples, C channels, K channels kept.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from espnet_smoe.audio import resample
 from espnet_smoe.audio_blocks import Audio, InputError, audio_blocks, checked_rate
 from espnet_smoe.bandwidth import BandwidthEstimate, measure
 from espnet_smoe.locator import parse_locator
+from espnet_smoe.long_channel import Cut, LongChannel
 
 __all__ = ["Audio", "InputError", "Piece", "pieces"]
 
@@ -103,35 +107,65 @@ class ChannelPicker:
         return kept + 1 if self.channels == "each" else int(self.channels)
 
 
-def _whole(parts: list[list[np.ndarray]], rate: int, fs: int, named: str) -> Iterator[tuple]:
-    for blocks in zip(*parts, strict=True):
-        x = np.concatenate(blocks)
-        heard = resample(x, rate, fs)
-        if len(heard) == 0:
-            raise InputError(
-                f"{named} is too short: {len(x)} samples at {rate} Hz leave none at {fs} Hz"
-            )
-        yield heard, 0.0, len(x) / rate, measure(x, rate)
+def _whole(parts: list[np.ndarray], rate: int, fs: int, named: str) -> Cut:
+    """A channel that is one piece."""
+    x = np.concatenate(parts)
+    heard = resample(x, rate, fs)
+    if len(heard) == 0:
+        raise InputError(
+            f"{named} is too short: {len(x)} samples at {rate} Hz leave none at {fs} Hz"
+        )
+    return Cut(0.0, len(x) / rate, heard, measure(x, rate))
+
+
+def _ordered(
+    blocks: Iterable[list[np.ndarray]], rate: int, fs: int, max_seconds: float
+) -> Iterator[tuple[Cut, int]]:
+    """The pieces of all channels by start, each with its channel's position."""
+    channels: list[LongChannel] = []
+    waiting: list[tuple[float, int, int, Cut]] = []
+    count = itertools.count()
+
+    def take(kept: int, cuts: list[Cut]) -> None:
+        for cut in cuts:
+            heapq.heappush(waiting, (cut.start, kept, next(count), cut))
+
+    for block in blocks:
+        channels = channels or [LongChannel(rate, fs, max_seconds) for _ in block]
+        for kept, x in enumerate(block):
+            take(kept, channels[kept].push(x))
+        bound = min(channel.bound for channel in channels)
+        while waiting and waiting[0][0] < bound:
+            _, kept, _, cut = heapq.heappop(waiting)
+            yield cut, kept
+    for kept, channel in enumerate(channels):
+        take(kept, channel.finish())
+    while waiting:
+        _, kept, _, cut = heapq.heappop(waiting)
+        yield cut, kept
 
 
 def _pieces(
-    blocks: Iterator[tuple[np.ndarray, int]],
-    pick: ChannelPicker,
-    fs: int,
-    max_seconds: float,
+    blocks: Iterator[tuple[np.ndarray, int]], pick: ChannelPicker, fs: int, max_seconds: float
 ) -> Iterator[Piece]:
-    parts: list[list[np.ndarray]] = []
-    count = rate = 0
-    seconds = 0.0
+    head: list[list[np.ndarray]] = []
+    count = rate = samples = 0
     for x_NC, rate in blocks:
         count = x_NC.shape[1]
-        parts.append(pick(x_NC, rate))
-        seconds += len(x_NC) / rate
-        if seconds > max_seconds:
-            raise NotImplementedError(f"{pick.named} is longer than {max_seconds} s")
-    for kept, found in enumerate(_whole(parts, rate, fs, pick.named)):
-        x, start, end, bandwidth = found
-        yield Piece(x, start, end, pick.number(kept, count), bandwidth)
+        samples += len(x_NC)
+        head.append(pick(x_NC, rate))
+        if samples > max_seconds * rate:
+            break
+    found: Iterable[tuple[Cut, int]]
+    if samples <= max_seconds * rate:
+        channels = enumerate(zip(*head, strict=True))
+        found = ((_whole(list(parts), rate, fs, pick.named), kept) for kept, parts in channels)
+    else:
+        rest = (pick(x_NC, rate) for x_NC, _ in blocks)
+        first = (head.pop(0) for _ in range(len(head)))  # each is free once it is heard
+        found = _ordered(itertools.chain(first, rest), rate, fs, max_seconds)
+    for cut, kept in found:
+        yield Piece(cut.x, cut.start, cut.end, pick.number(kept, count), cut.bandwidth)
 
 
 def pieces(

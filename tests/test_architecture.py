@@ -19,7 +19,7 @@ LAYERS = [  # left to right; within a layer too
     ["faults", "tables"],
     ["locator", "audio", "audio_blocks", "audio_reader", "amr", "telephone"],
     ["bandwidth_features", "bandwidth", "bandwidth_segments", "bbpe"],
-    ["recordings"],
+    ["bandwidth_stream", "speech_frames", "pauses", "long_channel", "recordings"],
     ["audio_formats", "pool", "cluster", "workers", "compat"],
     ["slots", "soundness"],
     ["ctc_scorer"],
