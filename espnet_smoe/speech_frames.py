@@ -2,7 +2,12 @@
 
 Its network comes with the wheel ``silero-vad`` (MIT licence; nothing is downloaded) and is run by
 onnxruntime, many frames a call. The state is carried over, so that a stream in blocks gives the
-same as the whole. Shapes: N samples, T frames, S samples of a frame with its context.
+same as the whole. Now and then that state stays deaf for seconds, mostly after a change of line;
+so a second run begins afresh with every call, and the higher probability counts. On an hour of
+read Mboshi in pauses of half a second to 8 s, half of it narrowband, this and the lower
+thresholds cut the loud frames that would be left out from 0.8 % to 0.1 % (narrowband).
+
+Shapes: N samples, T frames, S samples of a frame with its context.
 """
 
 from __future__ import annotations
@@ -10,21 +15,24 @@ from __future__ import annotations
 import importlib.util
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+State: TypeAlias = tuple[np.ndarray, np.ndarray]  # of the LSTM, each (1, 1, 128)
 
 RATE = 16000  # Hz, the network's
 FRAME = 512  # samples
 CONTEXT = 64  # samples of the frame before, which the network sees too
 FRAME_SECONDS = FRAME / RATE  # 32 ms
-CALL_FRAMES = 512  # frames a call, 16.4 s; the same calls whatever blocks the samples come in
+CALL_FRAMES = 256  # frames a call, 8.2 s; the same calls whatever blocks the samples come in
+WARM_FRAMES = 32  # heard before those of a call by the run that begins afresh
 STATE = (1, 1, 128)
-SPEECH, PAUSE = 0.5, 0.35  # probability at which speech begins, and below which it ends (Silero's)
+SPEECH, PAUSE = 0.3, 0.2  # probability at which speech begins, and below which it ends
 LOUD_PERCENTILE = 95  # of the frames' levels: that of the loud frames
 LEAST_LEVEL = 0.03  # RMS of loud frames; quieter audio is amplified, since Silero misses it
 MOST_GAIN = 300.0
-FADE = 0.7  # of the level remembered, per call
+FADE = 0.8  # of the level remembered, per call
 
 
 @lru_cache(maxsize=1)
@@ -44,13 +52,21 @@ def _session() -> Any:
     )
 
 
+def _run(frames_TS: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    """Probability of speech (T,), and the state behind the last frame."""
+    given = {"input": frames_TS, "h": state[0], "c": state[1]}
+    probability_T, hidden, cell = _session().run(["speech_probs", "hn", "cn"], given)
+    return probability_T.reshape(-1), (hidden, cell)
+
+
 class SpeechFrames:
     """Tells speech from pauses, frame by frame."""
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.float32)
         self._context = np.zeros(CONTEXT, np.float32)
-        self._state = np.zeros(STATE, np.float32), np.zeros(STATE, np.float32)
+        self._state = self._fresh = (np.zeros(STATE, np.float32), np.zeros(STATE, np.float32))
+        self._warm_TS = np.zeros((0, CONTEXT + FRAME), np.float32)
         self._level = 0.0
         self._speaking = False
 
@@ -85,12 +101,12 @@ class SpeechFrames:
         before_TN = np.concatenate([self._context[None], frames_TN[:-1, -CONTEXT:]])
         self._context = frames_TN[-1, -CONTEXT:]
         frames_TS = np.concatenate([before_TN, frames_TN], axis=1) * np.float32(gain)
-        hidden, cell = self._state
-        probability_T, *self._state = _session().run(
-            ["speech_probs", "hn", "cn"], {"input": frames_TS, "h": hidden, "c": cell}
-        )
+        carried_T, self._state = _run(frames_TS, self._state)
+        afresh_T, _ = _run(np.concatenate([self._warm_TS, frames_TS]), self._fresh)
+        probability_T = np.maximum(carried_T, afresh_T[len(self._warm_TS) :])
+        self._warm_TS = frames_TS[-WARM_FRAMES:]
         speech = []
-        for probability in probability_T.reshape(-1).tolist():
+        for probability in probability_T.tolist():
             self._speaking = probability >= (PAUSE if self._speaking else SPEECH)
             speech.append(self._speaking)
         return np.array(speech, dtype=bool)
