@@ -121,7 +121,7 @@ class PauseCutter:
             if stop - start <= longest:
                 self._begin = self.bound = stop
                 return start, stop
-        elif known - start < (1 + LEAST_SHARE) * longest:
+        elif known - start < (1 + LEAST_SHARE) * longest + LONG_PAUSE:  # blocks decide nothing
             return None
         low, high = start + longest / 2, start + longest
         if over:
