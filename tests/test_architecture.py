@@ -23,7 +23,7 @@ LAYERS = [  # left to right; within a layer too
     ["audio_formats", "pool", "cluster", "workers", "compat"],
     ["slots", "soundness"],
     ["ctc_scorer"],
-    ["routing"],
+    ["blends", "routing"],
     ["experts"],
     ["encoder", "decoder"],
     ["balance", "planner", "route_stats", "model", "preprocessor", "batching"],
