@@ -19,22 +19,26 @@ LAYERS = [  # left to right; within a layer too
     ["faults", "tables"],
     ["locator", "audio", "audio_reader", "amr", "telephone"],
     ["bandwidth_features", "bandwidth", "bandwidth_segments", "bbpe"],
+    ["pauses", "recordings"],
     ["audio_formats", "pool", "cluster", "workers", "compat"],
     ["slots", "soundness"],
     ["ctc_scorer"],
-    ["routing"],
+    ["blends", "routing"],
     ["experts"],
     ["encoder", "decoder"],
     ["balance", "planner", "route_stats", "model", "preprocessor", "batching"],
     ["validation", "crosschecks"],
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
-    ["inference"],
+    ["vocabulary", "inference_options", "pretrained", "precision"],
+    ["results", "stitching", "decoding", "inference"],
     ["convert", "scoring", "plots"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
-LAZY = {"__init__": {"registry"}}  # the registration hook, called when ESPnet's task is imported
+LAZY = {
+    "__init__": {"registry", "inference"}
+}  # the registration hook; `Speech2Text` when asked for
 PLACE = {name: place for place, name in enumerate(sum(LAYERS, []))}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
