@@ -75,8 +75,8 @@ def warn_of_ctc(options: list[str], tasks: list[str]) -> None:
     if others and any(float(weight) > 0.0 for weight in weights):
         print(
             f"stock_decode.py: warning: --ctc_weight {weights[-1]} is used on "
-            f"{', '.join(others)} too; CTC is trained on transcripts and ruins other tasks. Set it in the inference config, "
-            f"where it counts for {TRANSCRIBING} only",
+            f"{', '.join(others)} too; CTC is trained on transcripts and ruins other "
+            f"tasks. Set it in the inference config, where it counts for {TRANSCRIBING} only",
             file=sys.stderr,
         )
 
