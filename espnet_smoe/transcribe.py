@@ -152,7 +152,9 @@ def transcribe(
         output.finish(recordings)
     if failures:
         head = f"{len(failures)} of {len(recordings)} recordings could not be transcribed:"
-        lines = [f"{recording.name}: {failure.error}" for recording, failure in failures]
+        lines = [
+            str(f.error) if r.name in str(f.error) else f"{r.name}: {f.error}" for r, f in failures
+        ]
         raise TranscriptionError("\n  ".join([head, *lines]))
 
 

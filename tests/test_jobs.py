@@ -80,12 +80,18 @@ def test_every_utterance_and_task_is_decoded_once(decoding: argparse.Namespace) 
             assert [u for s in stretches if s.task == task for u in s.utts] == TEST_UTTS
         assert len({s.name for s in stretches}) == len(stretches)
     edit(Path("s2t/test/utt2lang"), "t1", "eus")
-    languages = {s.language: list(s.utts) for s in stock_decode.plan(decoding.examples, ["test"], [], 1)}
+    languages = {
+        s.language: list(s.utts) for s in stock_decode.plan(decoding.examples, ["test"], [], 1)
+    }
     assert languages == {"spa": ["t0", "t2", "t3"], "eus": ["t1"]}
-    assert {s.task for s in stock_decode.plan(decoding.examples, ["test"], ["st_eng"], 1)} == {"st_eng"}
+    assert {s.task for s in stock_decode.plan(decoding.examples, ["test"], ["st_eng"], 1)} == {
+        "st_eng"
+    }
 
 
-def test_the_fingerprint_covers_model_options_route_and_program(decoding: argparse.Namespace) -> None:
+def test_the_fingerprint_covers_model_options_route_and_program(
+    decoding: argparse.Namespace,
+) -> None:
     first = decode_dir.fingerprint(decoding, [], "a")
     assert decode_dir.fingerprint(decoding, [], "a") == first
     seen = {first, decode_dir.fingerprint(decoding, ["--beam_size", "2"], "a")}

@@ -38,9 +38,7 @@ Cue = tuple[float, float, str]
 
 def build(rows: list[tuple[str, float, float, int]], *, channels: bool) -> Result:
     rows = sorted(rows, key=lambda row: row[1])
-    return result(
-        *(segment(t, a, a + d, channel=c if channels else None) for t, a, d, c in rows)
-    )
+    return result(*(segment(t, a, a + d, channel=c if channels else None) for t, a, d, c in rows))
 
 
 def seconds(parts: tuple[str, ...]) -> float:
