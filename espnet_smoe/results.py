@@ -74,7 +74,7 @@ class Result(Sequence[Entry]):
     language: str
     text: str
     score: float
-    nbest: tuple[Entry, ...]
+    nbest: tuple[Entry, ...] = field(repr=False)
     duration: float
     segments: tuple[Segment, ...] = field(repr=False)
 
