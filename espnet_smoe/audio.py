@@ -31,12 +31,15 @@ def _where(path: str | Path, utt: str | None) -> str:
     return f"utterance {utt!r}: audio file {str(path)!r}" if utt else f"audio file {str(path)!r}"
 
 
-def _unreadable(path: str | Path, where: Locator, utt: str | None, error: Exception) -> AudioError:
+def unreadable(path: str | Path, where: Locator, utt: str | None, error: Exception) -> AudioError:
+    """The error to raise for a locator that cannot be read: names it and what is accepted."""
     named = _where(path, utt)
     if isinstance(error, AudioError):
         return AudioError(f"{named} {error}" if "cut short" in str(error) else f"{named}: {error}")
     is_file = not where.is_command and not ARK_ENTRY.search(where.source)
     if is_file and not Path(where.source).is_file():
+        if Path(where.source).is_dir():
+            return AudioError(f"{named} is a directory; accepted is a file")
         return AudioError(f"{named} does not exist")
     reason = str(error).split(": ", 1)[-1].strip() or type(error).__name__
     return AudioError(
@@ -59,7 +62,7 @@ def read_header(path: str | Path, *, utt: str | None = None) -> AudioHeader:
     try:
         header = header_of(where)
     except Exception as error:  # kaldiio passes on whatever its decoder raises
-        raise _unreadable(path, where, utt, error) from error
+        raise unreadable(path, where, utt, error) from error
     if header.frames <= 0:
         raise AudioError(f"{_where(path, utt)} holds no samples")
     return header
@@ -84,7 +87,7 @@ def read_audio(path: str | Path, *, utt: str | None = None) -> tuple[np.ndarray,
     try:
         x, rate = samples_of(where)
     except Exception as error:  # kaldiio passes on whatever its decoder raises
-        raise _unreadable(path, where, utt, error) from error
+        raise unreadable(path, where, utt, error) from error
     named = _where(path, utt)
     if x.ndim != 1:
         raise AudioError(

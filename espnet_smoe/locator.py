@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -207,3 +208,51 @@ def samples_of(where: Locator) -> tuple[np.ndarray, int]:
     if where.channel is not None and x.ndim == 2:
         x = x[:, where.channel - 1]
     return x, rate
+
+
+def blocks_of(where: Locator, seconds: float) -> Iterator[tuple[np.ndarray, int]]:
+    """The samples that a locator names, block by block; a file is never held as a whole.
+
+    Args:
+        where: The locator.
+        seconds: Length of a block.
+
+    Yields:
+        float32 (N, channels), C-ordered, N = ``seconds`` of samples (fewer in the last block),
+        and the sampling rate in Hz. The locator's channel, if any, is the only one.
+
+    Raises:
+        AudioError, soundfile.SoundFileError, OSError: As `samples_of`; a file that is cut short
+            raises behind its last block.
+    """
+    if ARK_ENTRY.search(where.source):
+        x, rate = samples_of(where)
+        x = x[:, None] if x.ndim == 1 else x
+        size = max(1, round(seconds * rate))
+        for start in range(0, len(x), size):
+            yield np.ascontiguousarray(x[start : start + size]), rate
+        return
+    with _open(where) as file:
+        rate = file.samplerate
+        first, count = _range(where, rate, file.frames)
+        _one_channel(where, file.channels)
+        if first:
+            file.seek(first)
+        done, size = 0, max(1, round(seconds * rate))
+        while done < count:
+            wanted = min(size, count - done)
+            try:
+                x = file.read(wanted, dtype="float32", always_2d=True)
+            except soundfile.SoundFileError:
+                if done == 0:
+                    raise
+                break  # behind the last whole frame of a FLAC file that is cut short
+            if len(x):
+                done += len(x)
+                if where.channel is not None:
+                    x = np.ascontiguousarray(x[:, where.channel - 1 : where.channel])
+                yield x, rate
+            if len(x) < wanted:
+                break
+        if done < count and file.format not in LOSSY:
+            raise AudioError(f"is cut short: {done} of the {count} samples it promises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import tempfile
 from pathlib import Path
@@ -39,9 +40,7 @@ def save_model(directory: Path, kind: str = "conformer", **options: Any) -> Path
     }
     args = {**S2TTask.get_default_config(), **config}
     torch.manual_seed(3)
-    import argparse
-
-    model = randomize(S2TTask.build_model(argparse.Namespace(**args)), 0.1)
+    model = randomize(S2TTask.build_model(argparse.Namespace(**args)), 0.3)
     with torch.no_grad():  # mostly words: the texts then tell something
         for token in TOKENS[TOKENS.index("_") + 1 : TOKENS.index("<sop>")]:
             model.decoder.output_layer.bias[ids(token)] += 2.0

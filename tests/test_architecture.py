@@ -17,7 +17,7 @@ LAYERS = [  # left to right; within a layer too
     ["__init__"],
     ["datadir", "signatures"],
     ["faults", "tables"],
-    ["locator", "audio", "audio_reader", "amr", "telephone"],
+    ["locator", "audio", "audio_blocks", "audio_reader", "amr", "telephone"],
     ["bandwidth_features", "bandwidth", "bandwidth_segments", "bbpe"],
     ["pauses", "recordings"],
     ["audio_formats", "pool", "cluster", "workers", "compat"],

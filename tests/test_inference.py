@@ -105,7 +105,13 @@ def summary(result: Any) -> Any:
     """What must not depend on what else is in the batch."""
     if isinstance(result, dict):
         return {task: summary(part) for task, part in result.items()}
-    return result.task, result.text, result.tokens, result.route, round(result.score, 4)
+    return (
+        result.task,
+        result.text,
+        result.tokens,
+        result.route,
+        pytest.approx(result.score, abs=1e-4),
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -144,7 +150,7 @@ def test_routes_and_bandwidth(s2t: Speech2Text) -> None:
     ("rule", "route"), [("measured", "likelier"), ("wb", "wb"), ("blend", "blend")]
 )
 def test_ambiguous_audio(s2t: Speech2Text, rule: str, route: str) -> None:
-    hum = torch.sin(torch.arange(8000) * 0.1)  # no speech to go by
+    hum = torch.zeros(8000)  # no speech to go by
     result, sure = s2t([hum, speech(16000, wide=True)], ambiguous=rule)
     assert result.bandwidth.label == "ambiguous"
     expected = result.bandwidth.likelier if route == "likelier" else route
@@ -153,7 +159,7 @@ def test_ambiguous_audio(s2t: Speech2Text, rule: str, route: str) -> None:
 
 
 def test_blending_gives_scores_between_hard_routes(s2t: Speech2Text) -> None:
-    hum = torch.sin(torch.arange(8000) * 0.1)
+    hum = torch.zeros(8000)
     scores = [s2t(hum, ambiguous="blend").score]
     scores += [s2t(hum, bandwidth=bw).score for bw in ("wb", "nb")]
     assert len(set(scores)) == 3
