@@ -8,10 +8,8 @@ array a result that unpacks like its list.
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +17,21 @@ import numpy as np
 import torch
 
 from espnet_smoe.audio import AudioError
-from espnet_smoe.bandwidth import AMBIGUOUS, BandwidthError, BandwidthEstimate
-from espnet_smoe.decoder_cache import experts_of
-from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory, Prompt
-from espnet_smoe.encoder import RoutedEncoder
-from espnet_smoe.inference_options import AUTO, OptionError, Options, check_bandwidth
-from espnet_smoe.model import ROUTE_VARIABLE, SMoES2TModel
+from espnet_smoe.bandwidth import BandwidthError
+from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory
+from espnet_smoe.inference_options import OptionError, Options
+from espnet_smoe.items import Item, Planner, Speech, Tasks, name_of
 from espnet_smoe.precision import prepare
 from espnet_smoe.pretrained import ModelError, ModelFiles, Pretrained, find_model, load
-from espnet_smoe.recordings import pieces
 from espnet_smoe.results import Failure, Result
 from espnet_smoe.stitching import stitch
-from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary, VocabularyError
+from espnet_smoe.vocabulary import Vocabulary, VocabularyError
 
 logger = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # times batch_size: stretches read before decoding starts, to sort them by length
 ON_ERROR = ("raise", "return")
 ITEM_ERRORS = (AudioError, BandwidthError, OptionError, VocabularyError, OutOfMemory, OSError)
-Tasks = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class Speech:
-    """A recording with settings of its own; None: the call's.
-
-    Attributes:
-        audio: A path or another locator of ``wav.scp``, an array or tensor of samples (at the
-            model's rate), or ``(array, rate)``.
-        name: What results and errors call it.
-        tasks: A task, or several.
-        bandwidth: ``auto``, ``wb`` or ``nb``.
-        language: The language spoken.
-        text_prev: What was said before, as text or token ids.
-    """
-
-    audio: Any
-    name: str | None = None
-    tasks: Tasks | None = None
-    bandwidth: str | None = None
-    language: str | None = None
-    text_prev: Any = None
-
-
-@dataclass
-class _Item:
-    """A recording on its way through."""
-
-    name: str
-    single: bool  # one task, given as a string
-    language: str = ""
-    tasks: tuple[str, ...] = ()
-    prompts: list[Prompt] = field(default_factory=list)
-    written_by: list[str] = field(default_factory=list)  # the decoder's expert of each task
-    jobs: list[Job] = field(default_factory=list)
-    read: bool = False  # all of its stretches are known
-    error: Exception | None = None
 
 
 class Speech2Text:
@@ -161,7 +118,7 @@ class Speech2Text:
         self.trained_padded = getattr(loaded.args, "preprocessor", "s2t") != "smoe" and not getattr(
             self.s2t_model, "trim_padding", False
         )
-        self._warned_of_ctc = False
+        self.planner = Planner(self.s2t_model, self.vocabulary, self.fs, self.speech_length)
         self._decoder(self.options)  # says what it cannot do now, not at the first call
 
     def _decoder(self, options: Options) -> BatchDecoder:
@@ -271,22 +228,22 @@ class Speech2Text:
         if on_error not in ON_ERROR:
             raise OptionError(f"on_error is {on_error!r}; accepted: {', '.join(ON_ERROR)}")
         options = self.options.with_call(keywords)
-        self._requested(tasks, options)
+        self.planner.requested(tasks, options)
         return self._stream(items, tasks, options, on_error)
 
     def _stream(
         self, items: Iterable[Any], tasks: Tasks | None, options: Options, on_error: str
     ) -> Iterator[Any]:
         decoder = self._decoder(options)
-        waiting: deque[_Item] = deque()
+        waiting: deque[Item] = deque()
         jobs: list[Job] = []
         for count, speech in enumerate(items, 1):
             if not isinstance(speech, Speech):
                 speech = Speech(speech)
-            item = _Item(speech.name or _name_of(speech.audio, count), True)
+            item = Item(speech.name or name_of(speech.audio, count), True)
             waiting.append(item)
             try:
-                for job in self._jobs(item, speech, tasks, options):
+                for job in self.planner.jobs(item, speech, tasks, options):
                     jobs.append(job)
                     if len(jobs) >= READ_AHEAD * options.batch_size:
                         decoder.decode(jobs)
@@ -298,83 +255,8 @@ class Speech2Text:
         decoder.decode(jobs)
         yield from self._finished(waiting, options, on_error)
 
-    def _requested(self, tasks: Tasks | None, options: Options) -> tuple[bool, tuple[str, ...]]:
-        """Whether the result is a single one, and the tokens of the tasks."""
-        if tasks is None:
-            tasks = options.task_sym
-        single = isinstance(tasks, str)
-        names: Sequence[str] = [tasks] if isinstance(tasks, str) else list(tasks)
-        if not names:
-            raise OptionError("tasks is empty; accepted: at least one task")
-        symbols = tuple(self.vocabulary.task(name) for name in names)
-        if len(set(symbols)) < len(symbols):
-            raise OptionError(f"tasks names one twice: {', '.join(map(str, names))}")
-        return single, symbols
-
-    def _jobs(
-        self, item: _Item, speech: Speech, tasks: Tasks | None, options: Options
-    ) -> Iterator[Job]:
-        """The stretches of a recording, as they are read."""
-        item.single, item.tasks = self._requested(
-            tasks if speech.tasks is None else speech.tasks, options
-        )
-        item.language = self.vocabulary.language(speech.language or options.lang_sym)
-        bandwidth = check_bandwidth(speech.bandwidth or options.bandwidth)
-        for task in item.tasks:
-            ids = self.vocabulary.prompt(
-                item.language,
-                task,
-                predict_time=options.predict_time,
-                text_prev=_listed(speech.text_prev),
-            )
-            item.prompts.append(Prompt(tuple(ids), task in TRANSCRIBING))
-        experts = experts_of(self.s2t_model.decoder, [p.ids for p in item.prompts])
-        item.written_by = list(experts or [""] * len(item.tasks))
-        if options.ctc_weight > 0.0 and not all(p.transcribes for p in item.prompts):
-            self._warn_of_ctc(options)
-        for piece in pieces(
-            speech.audio,
-            fs=self.fs,
-            max_seconds=options.max_length or self.speech_length,
-            channels=options.channels,
-            name=item.name,
-        ):
-            job = Job(
-                item.name, piece, item.prompts, self._route(bandwidth, piece.bandwidth, options)
-            )
-            item.jobs.append(job)
-            yield job
-
-    def _warn_of_ctc(self, options: Options) -> None:
-        if not self._warned_of_ctc:
-            self._warned_of_ctc = True
-            logger.warning(
-                "ctc_weight %s is used on transcribing only: CTC is trained on transcripts and "
-                "ruins other tasks",
-                options.ctc_weight,
-            )
-
-    def _route(self, asked: str, found: BandwidthEstimate, options: Options) -> Any:
-        """What the encoder is told; None: nothing."""
-        model = self.s2t_model
-        if (
-            not isinstance(getattr(model, "encoder", None), RoutedEncoder)
-            or type(model).encoder_route is not SMoES2TModel.encoder_route
-        ):
-            return None
-        if asked != AUTO:
-            return asked
-        if model.route_override or os.environ.get(ROUTE_VARIABLE):
-            return None
-        if found.label == AMBIGUOUS:
-            if options.ambiguous == "wb":
-                return "wb"
-            if options.ambiguous == "blend":
-                return {"wb": found.wb_probability, "nb": 1.0 - found.wb_probability}
-        return found.likelier
-
     def _finished(
-        self, waiting: deque[_Item], options: Options, on_error: str
+        self, waiting: deque[Item], options: Options, on_error: str
     ) -> Iterator[Result | dict[str, Result] | Failure]:
         """The results of the items at the front that are done."""
         while waiting:
@@ -424,12 +306,3 @@ def _is_one(speech: Any) -> bool:
         and isinstance(speech[1], int | float | np.number)
         and not isinstance(speech[0], str | Path)
     )
-
-
-def _name_of(audio: Any, count: int) -> str:
-    return str(audio) if isinstance(audio, str | Path) else f"array {count}"
-
-
-def _listed(text_prev: Any) -> Any:
-    """ESPnet takes arrays and tensors of token ids too."""
-    return text_prev.tolist() if hasattr(text_prev, "tolist") else text_prev

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
+import logging
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -99,6 +103,26 @@ def outcomes(
         yield keys.popleft(), outcome
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Hold back what ESPnet and others print while they are imported and a model is built.
+
+    Some of it goes to stdout. It is shown on stderr if that fails otherwise than by a user's
+    mistake.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")  # or it would be held back for good
+    warnings.filterwarnings("ignore", category=FutureWarning, module="espnet2")
+    held = io.StringIO()
+    try:
+        with redirect_stdout(held), redirect_stderr(held):
+            yield
+    except (ValueError, OSError):
+        raise
+    except Exception:
+        print(held.getvalue(), file=sys.stderr)
+        raise
+
+
 def transcribe(
     inputs: Sequence[str | Path],
     *,
@@ -127,15 +151,17 @@ def transcribe(
         ValueError, OSError: Before any work: the model, a task or an option is not known, or the
             output cannot be where it should.
     """
-    from espnet_smoe.inference import Speech2Text
     from espnet_smoe.inference_options import Options
-    from espnet_smoe.pretrained import find_model
 
     tasks = [task.strip("<>") for task in dict.fromkeys(tasks)]
     recordings = find_recordings(inputs)
     given = {name: value for name, value in options.items() if value is not None}
     settings = settings_of(Options.of(given))
-    files = find_model(model, model_file=model_file)
+    with quietly():
+        from espnet_smoe.inference import Speech2Text
+        from espnet_smoe.pretrained import find_model
+
+        files = find_model(model, model_file=model_file)
     output: Output
     if out is None:
         output = Printer(kind, tasks, recordings)
@@ -143,7 +169,8 @@ def transcribe(
         settings["model"] = digest(filter(None, (files.config, files.weights)))
         output = Folder(out, kind, tasks, recordings, settings, overwrite=overwrite)
     if output.missing(recordings):
-        speech2text = Speech2Text(files.config, files.weights, **given)
+        with quietly():
+            speech2text = Speech2Text(files.config, files.weights, **given)
         speech2text.vocabulary.language(speech2text.options.lang_sym)  # or says what is accepted
         failures = run(speech2text, recordings, tasks, output)
     else:

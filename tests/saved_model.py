@@ -41,7 +41,9 @@ def save_model(directory: Path, kind: str = "conformer", **options: Any) -> Path
     args = {**S2TTask.get_default_config(), **config}
     torch.manual_seed(3)
     model = randomize(S2TTask.build_model(argparse.Namespace(**args)), 0.3)
-    with torch.no_grad():  # mostly words: the texts then tell something
+    with torch.no_grad():  # mostly words, and those heard: the texts then tell something
+        for layer in model.decoder.decoders:
+            layer.src_attn.linear_out.weight.mul_(8.0)
         for token in TOKENS[TOKENS.index("_") + 1 : TOKENS.index("<sop>")]:
             model.decoder.output_layer.bias[ids(token)] += 2.0
     directory.mkdir(parents=True, exist_ok=True)

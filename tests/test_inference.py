@@ -20,7 +20,11 @@ from espnet_smoe import Speech, Speech2Text
 from espnet_smoe.decoding import BatchDecoder, OutOfMemory
 from espnet_smoe.results import Failure, Result
 
-SPEECHES = [speech(6000 + 1700 * n, wide=n % 2 == 0, seed=n) for n in range(6)]
+LOUDNESS = [1.0, 0.01, 3.0, 0.1, 0.001, 0.3]
+SPEECHES = [
+    speech(6000 + 1700 * n, wide=n % 2 == 0, seed=n) * loudness
+    for n, loudness in enumerate(LOUDNESS)
+]
 TASKS = ["asr", "st_eng", "st_deu"]
 
 

@@ -24,7 +24,7 @@ from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.datadir import DataError, read_table
 from espnet_smoe.journal import Journal
 from espnet_smoe.results import Failure, Result
-from espnet_smoe.transcribe import Progress, outcomes
+from espnet_smoe.transcribe import Progress, outcomes, quietly
 from espnet_smoe.transcripts import one_line
 
 SHOWN = 5  # utterances listed in an error
@@ -123,7 +123,6 @@ def load(args: argparse.Namespace, keywords: dict[str, Any]) -> Any:
     Raises:
         DataError: Names an option that it does not take.
     """
-    from espnet_smoe.inference import Speech2Text
     from espnet_smoe.inference_options import OptionError
 
     if args.ngpu:
@@ -131,7 +130,10 @@ def load(args: argparse.Namespace, keywords: dict[str, Any]) -> Any:
     if args.route_override:
         keywords = {**keywords, "bandwidth": args.route_override}
     try:
-        return Speech2Text.from_pretrained(args.s2t_dir, model_file=args.model, **keywords)
+        with quietly():
+            from espnet_smoe.inference import Speech2Text
+
+            return Speech2Text.from_pretrained(args.s2t_dir, model_file=args.model, **keywords)
     except OptionError as error:
         raise DataError(f"{args.config} and --inference_args: {error}") from error
 
