@@ -77,7 +77,10 @@ class Printer:
                 shown = json_line(result)
             else:
                 shown = FORMATS[self.kind](result).removesuffix("\n")
-            tqdm.write(shown, file=sys.stdout)  # moves a progress bar out of the way
+            if sys.stdout.isatty():
+                tqdm.write(shown, file=sys.stdout)  # moves the progress bar out of the way
+            else:
+                print(shown)
         sys.stdout.flush()
 
     def finish(self, recordings: Sequence[Recording]) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from recipe_copy import call, copy_recipe, environment, run
+from recipe_copy import call, copy_recipe, environment, run, scores_of, tolerance
 
-from espnet_smoe.audio import read_audio, read_header
+from espnet_smoe.audio import read_header
 from espnet_smoe.batching import read_plan
 from espnet_smoe.bbpe import token_list
 from espnet_smoe.datadir import read_table
@@ -181,15 +181,6 @@ def test_stage_12_decodes_every_utterance_on_its_route(bandwidth: str, task: str
     scores = read_table(directory / "score")
     assert list(scores) == utts
     assert all(float(score) < 0 for score in scores.values())
-
-
-def scores_of(directory: Path) -> dict[str, float]:
-    return {utt: float(score) for utt, score in read_table(directory / "score").items()}
-
-
-def tolerance(path: str | Path) -> float:
-    """ESPnet's program pads with zeros; with them, zeros at a recording's own end are trimmed."""
-    return 1e-3 if read_audio(path)[0][-1] else 0.2
 
 
 def test_espnets_program_decodes_the_same_and_is_scored_the_same(recipe: Path) -> None:
