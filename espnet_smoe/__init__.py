@@ -6,8 +6,14 @@ cheap; it loads neither torch nor ESPnet.
 """
 
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import wrapt
+
+if TYPE_CHECKING:
+    from espnet_smoe.inference import Speech, Speech2Text
+
+__all__ = ["Speech", "Speech2Text", "__version__"]
 
 __version__ = "0.1.0"
 
@@ -19,3 +25,12 @@ def _register(_module: ModuleType) -> None:
 
 
 wrapt.when_imported("espnet2.tasks.s2t")(_register)
+
+
+def __getattr__(name: str) -> Any:
+    """`Speech2Text` and `Speech`, imported when they are first asked for."""
+    if name in ("Speech", "Speech2Text"):
+        from espnet_smoe import inference
+
+        return getattr(inference, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,3 +20,5 @@ MultiHeadedAttention = import_module(f"{_transformer}.attention").MultiHeadedAtt
 DecoderLayer = import_module(f"{_transformer}.decoder_layer").DecoderLayer
 PositionalEncoding = import_module(f"{_transformer}.embedding").PositionalEncoding
 ScaledPositionalEncoding = import_module(f"{_transformer}.embedding").ScaledPositionalEncoding
+SearchHypothesis = import_module(f"{NETS}.beam_search").Hypothesis
+TooShortUttError = import_module(f"{_transformer}.subsampling").TooShortUttError

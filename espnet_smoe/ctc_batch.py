@@ -58,13 +58,14 @@ class CTCPrefixBatch:
     ) -> None:
         self.layer, self.eos, device = ctc.ctc_lo, eos, memory_BSD.device
         lengths_B = torch.tensor(lengths, device=device)
-        self._memory_BDS = memory_BSD.transpose(1, 2)
+        self._memory_BDS = at_least_float32(memory_BSD).transpose(1, 2)
         self._inside_BS = torch.arange(memory_BSD.shape[1], device=device) < lengths_B[:, None]
         frames_ND = memory_BSD[self._inside_BS]
         norm_N = log_normalizer(self.layer, frames_ND)
         self._norm_BS = norm_N.new_zeros(self._inside_BS.shape)
         self._norm_BS[self._inside_BS] = norm_N
-        blank_BS = at_least_float32(memory_BSD.matmul(self.layer.weight[BLANK])) - self._norm_BS
+        blank_D = at_least_float32(self.layer.weight[BLANK])
+        blank_BS = at_least_float32(memory_BSD).matmul(blank_D) - self._norm_BS
         if self.layer.bias is not None:
             blank_BS = blank_BS + self.layer.bias[BLANK]
         self._blank_sum_BS = blank_BS.double().cumsum(dim=1)
@@ -95,10 +96,10 @@ class CTCPrefixBatch:
         """
         shape = tokens_BKC.shape
         flat_BJ = tokens_BKC.flatten(1)
-        x_BJS = self.layer.weight[flat_BJ] @ self._memory_BDS
+        x_BJS = at_least_float32(self.layer.weight[flat_BJ]) @ self._memory_BDS
         if self.layer.bias is not None:
             x_BJS = x_BJS + self.layer.bias[flat_BJ][:, :, None]
-        x_BJS = at_least_float32(x_BJS) - self._norm_BS[:, None]
+        x_BJS = x_BJS - self._norm_BS[:, None]
         self._x_BKCS = x_BJS.unflatten(1, shape[1:])
         nonblank_BKS, blank_BKS = self._ending_BKS
         total_BKS = torch.logaddexp(nonblank_BKS, blank_BKS)

@@ -6,7 +6,7 @@ attention, convolution, embedding, is ESPnet's and shared by all routes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
 
 from espnet_smoe.bandwidth import BANDWIDTHS
+from espnet_smoe.blends import BLEND
 from espnet_smoe.experts import ExpertFeedForward
 from espnet_smoe.routing import Route, RoutingError, TagTable
 from espnet_smoe.signatures import adds_options_to
@@ -59,7 +60,7 @@ class RoutedEncoder(AbsEncoder):
                 block.feed_forward_macaron = ExpertFeedForward(
                     block.feed_forward_macaron, names=self.expert_names
                 )
-        self._next_route: tuple[str, ...] | None = None
+        self._next_route: tuple[str | dict[str, float], ...] | None = None
 
     @property
     def expert_names(self) -> tuple[str, ...]:
@@ -67,22 +68,27 @@ class RoutedEncoder(AbsEncoder):
         return self.expert_table.names
 
     def set_route(
-        self, route: Sequence[str] | torch.Tensor, *, origin: str = "set_route"
+        self,
+        route: Sequence[str | Mapping[str, float]] | torch.Tensor,
+        *,
+        origin: str = "set_route",
     ) -> tuple[str, ...]:
         """Choose the expert of each utterance of the next call.
 
         Args:
-            route: One expert name per utterance, or int64 (B,) positions in `expert_names`.
+            route: Per utterance an expert's name, or shares such as ``{"wb": 0.6, "nb": 0.4}``
+                by which every bank mixes the experts' outputs for that utterance; or int64 (B,)
+                positions in `expert_names`.
             origin: Where it came from, for error messages.
 
         Returns:
-            The names, one per utterance.
+            The names, one per utterance: ``blend`` for one with shares of several experts.
 
         Raises:
-            RoutingError: A value has no expert.
+            RoutingError: A value has no expert, or shares that do not sum to 1.
         """
         self._next_route = self.expert_table.route(route, origin=origin)
-        return self._next_route
+        return tuple(tag if isinstance(tag, str) else BLEND for tag in self._next_route)
 
     def forward(self, xs_pad: torch.Tensor, ilens: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the ESPnet class's forward; `set_route` comes before every call.
@@ -94,19 +100,19 @@ class RoutedEncoder(AbsEncoder):
         Raises:
             RoutingError: No route was set for this call, or one of another batch size.
         """
-        names = self._next_route
-        if names is None:
+        tags = self._next_route
+        if tags is None:
             raise RoutingError(
                 f"{type(self).__name__} has no route for this batch: call set_route with one of "
                 f"{', '.join(self.expert_names)} per utterance before each call, or set "
                 "'model: smoe', which does"
             )
-        if len(names) != xs_pad.shape[0]:
+        if len(tags) != xs_pad.shape[0]:
             raise RoutingError(
-                f"the route is for {len(names)} utterances, the batch holds {xs_pad.shape[0]}"
+                f"the route is for {len(tags)} utterances, the batch holds {xs_pad.shape[0]}"
             )
         self._next_route = None
-        route = Route.of(names, xs_pad.device)
+        route = Route.of(tags, xs_pad.device)
         for bank in banks_of(self):
             bank.set_route(route)
         return super().forward(xs_pad, ilens, *args, **kwargs)

@@ -1,6 +1,7 @@
 """A bank of feed-forward experts, one of which runs for an utterance.
 
-Shape letters: B utterances, T frames or tokens, D model dimension.
+Shape letters: B utterances, N of them that blend several experts, T frames or tokens, D model
+dimension.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from espnet_smoe.blends import BLEND
 from espnet_smoe.routing import Route, RoutingError, check_expert_names
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class ExpertFeedForward(nn.Module):
         self.route = route
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Run each row through its expert.
+        """Run each row through its expert, or mix the outputs of several by its shares.
 
         Args:
             x_BTD: float (B, T, D).
@@ -83,12 +85,27 @@ class ExpertFeedForward(nn.Module):
             raise RoutingError(
                 f"the route is for {len(route.names)} utterances, the batch holds {x_BTD.shape[0]}"
             )
-        if len(route.groups) == 1:
+        if len(route.groups) == 1 and not route.blends:
             return self.experts[route.groups[0][0]](x_BTD)
-        y_BTD = torch.cat(
-            [self.experts[name](x_BTD.index_select(0, rows_B)) for name, rows_B in route.groups]
-        )
+        parts = [self.experts[name](x_BTD.index_select(0, rows_B)) for name, rows_B in route.groups]
+        if route.blends:
+            parts.append(self._blended(x_BTD, route))
+        y_BTD = torch.cat(parts)
         return y_BTD if route.inverse is None else y_BTD.index_select(0, route.inverse)
+
+    def _blended(self, x_BTD: torch.Tensor, route: Route) -> torch.Tensor:
+        """The rows that blend, float (N, T, D): each expert runs on those it has a share in."""
+        rows = route.names.count(BLEND)
+        total_NTD: torch.Tensor | None = None
+        for blend in route.blends:
+            y_nTD = self.experts[blend.expert](x_BTD.index_select(0, blend.rows))
+            dtype = y_nTD.dtype
+            part_nTD = blend.share[:, None, None] * y_nTD  # in float32 at least
+            if total_NTD is None:
+                total_NTD = part_nTD.new_zeros(rows, *part_nTD.shape[1:])
+            total_NTD = total_NTD.index_add(0, blend.places, part_nTD)
+        assert total_NTD is not None
+        return total_NTD.to(dtype)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

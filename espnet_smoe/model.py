@@ -6,7 +6,7 @@ Shape letters: B utterances, N samples, T tokens, V vocabulary.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +137,24 @@ class SMoES2TModel(ESPnetS2TModel):
         return loss, stats, weight
 
     def encode(
-        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        *,
+        route: Sequence[str | Mapping[str, float]] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Front end and encoder, routed; ESPnet's inference calls this.
 
         Args:
             speech: float (B, N), or (B, N, channels): ESPnet's own preprocessor gives (B, N, 1).
             speech_lengths: int64 (B,), samples.
+            route: Per utterance an expert of the encoder by name, whatever `encoder_route` would
+                say, or shares such as ``{"wb": 0.6, "nb": 0.4}`` by which the experts' outputs
+                are mixed (`last_route` then has ``blend``). None: as `encoder_route` says.
+
+        Raises:
+            RoutingError: A route that the encoder's experts cannot take, of another length than
+                the batch, or for an encoder without experts.
         """
         speech_BN = speech[..., 0] if speech.dim() == 3 else speech
         if self.trim_padding and not self.training and speech.shape[1] == self.padded_length:
@@ -152,12 +163,24 @@ class SMoES2TModel(ESPnetS2TModel):
             speech, speech_BN = speech[:, :longest], speech_BN[:, :longest]
         self.last_route = None
         if isinstance(self.encoder, RoutedEncoder):
-            names = self.encoder_route(speech_BN, speech_lengths, self._given_bandwidth)
-            self.last_route = self.encoder.set_route(names, origin="bandwidth")
+            origin = "bandwidth" if route is None else "route"
+            if route is None:
+                route = self.encoder_route(speech_BN, speech_lengths, self._given_bandwidth)
+            names = self.encoder.set_route(route, origin=origin)
+            if len(names) != len(speech):
+                raise RoutingError(
+                    f"{origin} is for {len(names)} utterances, the batch holds {len(speech)}"
+                )
+            self.last_route = names
             log = os.environ.get(ROUTE_LOG_VARIABLE)
             if log and not self.training:
                 with Path(log).open("a", encoding="utf-8") as file:
                     file.writelines(f"{name}\n" for name in self.last_route)
+        elif route is not None:
+            raise RoutingError(
+                f"route is {route!r}, but the encoder ({type(self.encoder).__name__}) has no "
+                "experts; accepted: None"
+            )
         return super().encode(speech, speech_lengths)
 
     def encoder_route(

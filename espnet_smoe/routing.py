@@ -3,7 +3,8 @@
 Nothing here is learned. A tag (the utterance's bandwidth) or a guiding token (the task
 token in the decoder's prompt) names an expert, and a table look-up finds it: this is
 G'(x) of Eqs. 2 and 3, arXiv:2508.10009. Every routing error of the package is raised here
-or as a `RoutingError`.
+or as a `RoutingError`. On the encoder's side a tag may also be shares of several experts, which the
+paper does not have (`espnet_smoe.blends`).
 
 Shape letters: B utterances, T tokens.
 """
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
+
+from espnet_smoe.blends import BLEND, Blend, blends_of, checked_shares
 
 SPECIAL = re.compile(r"<[^<>\s]+>")
 TIMESTAMP = re.compile(r"<\d+\.\d+>")
@@ -70,30 +73,43 @@ class Route:
     """The experts of one batch, as each bank needs them.
 
     Attributes:
-        names: The expert of each row, length B.
-        groups: ``(expert, rows)`` per expert in use; ``rows`` is an int64 tensor, or None for
-            all rows of the batch.
-        inverse: Puts the concatenated groups back into the batch's order; None if they are.
+        names: The expert of each row, or ``blend``; length B.
+        groups: ``(expert, rows)`` per expert that rows have to themselves; ``rows`` is an int64
+            tensor, or None for all rows of the batch.
+        inverse: Puts the concatenated groups, and behind them the rows that blend, back into the
+            batch's order; None if they are.
+        blends: The experts that the rows that blend share; empty if there are none.
     """
 
     names: tuple[str, ...]
     groups: tuple[tuple[str, torch.Tensor | None], ...]
     inverse: torch.Tensor | None
+    blends: tuple[Blend, ...] = ()
 
     @classmethod
-    def of(cls, names: Sequence[str], device: torch.device) -> Route:
-        """Group the rows of a batch by expert, once per entry to the encoder or decoder."""
+    def of(cls, tags: Sequence[str | Mapping[str, float]], device: torch.device) -> Route:
+        """Group the rows of a batch by expert, once per entry to the encoder or decoder.
+
+        Args:
+            tags: Per row an expert, or the shares of several as `TagTable.route` gives them.
+            device: The batch's.
+        """
         rows: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
-            rows.setdefault(name, []).append(row)
-        if len(rows) == 1:
-            return cls(tuple(names), ((next(iter(rows)), None),), None)
-        order = [row for group in rows.values() for row in group]
+        mixed: dict[int, Mapping[str, float]] = {}
+        for row, tag in enumerate(tags):
+            if isinstance(tag, str):
+                rows.setdefault(tag, []).append(row)
+            else:
+                mixed[row] = tag
+        names = tuple(tag if isinstance(tag, str) else BLEND for tag in tags)
+        if len(rows) == 1 and not mixed:
+            return cls(names, ((next(iter(rows)), None),), None)
+        order = [row for group in (*rows.values(), mixed) for row in group]
         inverse = None
         if order != sorted(order):
             inverse = torch.tensor(order).argsort().to(device)
         groups = tuple((name, torch.tensor(group, device=device)) for name, group in rows.items())
-        return cls(tuple(names), groups, inverse)
+        return cls(names, groups, inverse, blends_of(mixed, device))
 
 
 class TagTable:
@@ -101,16 +117,27 @@ class TagTable:
 
     def __init__(self, names: Sequence[str], *, option: str) -> None:
         self.names = check_expert_names(names, option=option)
+        if BLEND in self.names:
+            raise RoutingError(
+                f"{option} names an expert {BLEND!r}, which stands for several experts; choose "
+                "another name"
+            )
 
-    def route(self, tags: Sequence[str] | torch.Tensor, *, origin: str) -> tuple[str, ...]:
-        """Give the expert of each row.
+    def route(
+        self, tags: Sequence[str | Mapping[str, float]] | torch.Tensor, *, origin: str
+    ) -> tuple[str | dict[str, float], ...]:
+        """Give the expert, or the shares of several, of each row.
 
         Args:
-            tags: One expert name per row, or int64 (B,) positions in `names`.
+            tags: Per row an expert's name or ``{expert: share}`` with a sum of 1; or int64 (B,)
+                positions in `names`.
             origin: Where the tags came from, for the message.
 
+        Returns:
+            Per row the name, or the normalised shares if more than one is above 0.
+
         Raises:
-            RoutingError: A tag has no expert.
+            RoutingError: A tag has no expert, or shares that are none or do not sum to 1.
         """
         if isinstance(tags, torch.Tensor):
             if tags.dim() != 1 or tags.is_floating_point():
@@ -120,9 +147,15 @@ class TagTable:
                 )
             values: list[object] = list(tags.tolist())
         else:
-            values = [tags] if isinstance(tags, str) else list(tags)
-        found = []
+            values = [tags] if isinstance(tags, (str, Mapping)) else list(tags)
+        found: list[str | dict[str, float]] = []
         for row, value in enumerate(values):
+            if isinstance(value, Mapping):
+                try:
+                    found.append(checked_shares(value, self.names))
+                except ValueError as error:
+                    raise RoutingError(f"{error}; it is row {row} of {origin}", row=row) from error
+                continue
             name = value
             if isinstance(value, int) and 0 <= value < len(self.names):
                 name = self.names[value]

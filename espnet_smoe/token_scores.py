@@ -4,6 +4,9 @@ The vocabulary is large (40k at the paper's size) and a beam wants a handful of 
 output layer runs on a slice of the vocabulary at a time, and of each slice only the best tokens
 and the log of the summed exponentials stay: the matrix of all scores is never in memory.
 
+A layer in half precision or int8 only finds the candidates: their scores are then computed again
+from its weights in float32, and corrected in the softmax.
+
 Shape letters: R rows (hypotheses), N rows of any kind, L tokens so far, V vocabulary, W a slice of
 it, C candidates.
 """
@@ -21,6 +24,7 @@ from espnet_smoe.routing import TIMESTAMP
 
 SLICE = 4096  # tokens: 320 rows of a slice fit the cache of a CPU
 ROWS = 1024  # at most this many at a time
+SPARE = 2  # times as many candidates are found by a coarse layer as are wanted
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
@@ -28,11 +32,48 @@ def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+class QuantizedOutput(torch.nn.Module):
+    """An output layer whose products are int8, by slices of the vocabulary.
+
+    It keeps the float weights: `top_tokens` takes the candidates from here and scores them with
+    those.
+
+    Args:
+        layer: The float layer.
+    """
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.starts = range(0, layer.out_features, SLICE)
+        parts = []
+        for start in self.starts:
+            width = min(SLICE, layer.out_features - start)
+            part = torch.nn.Linear(layer.in_features, width, bias=layer.bias is not None)
+            part.weight.data = layer.weight.data[start : start + width]
+            if layer.bias is not None:
+                part.bias.data = layer.bias.data[start : start + width]
+            parts.append(part)
+        self.parts = quantize_dynamic(
+            torch.nn.ModuleList(parts), {torch.nn.Linear: per_channel_dynamic_qconfig}
+        )
+
+    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """Scores of the whole vocabulary, float (N, V) or with more leading dimensions."""
+        return torch.cat([part(x_ND) for part in self.parts], dim=-1)
+
+
 def slices(layer: torch.nn.Module, x_ND: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """A linear layer's output by slices of the vocabulary: ``(first token, float (N, W))``.
 
     One slice on a GPU, and for a layer that is no plain `torch.nn.Linear` (a quantized one, say).
     """
+    if isinstance(layer, QuantizedOutput):
+        for start, part in zip(layer.starts, layer.parts, strict=True):
+            yield start, part(x_ND)
+        return
     if x_ND.device.type != "cpu" or type(layer) is not torch.nn.Linear:
         yield 0, at_least_float32(layer(x_ND))
         return
@@ -77,6 +118,8 @@ def top_tokens(
     Returns:
         Log-probabilities float (N, C), tokens int64 (N, C), and that of ``eos`` float (N,).
     """
+    coarse = is_coarse(layer)
+    wanted = min(SPARE * count, int(layer.weight.shape[0])) if coarse else count
     sums, scores, tokens = [], [], []
     eos_N = at_least_float32(x_ND[:, 0])
     for start, score_NW in slices(layer, x_ND):
@@ -85,16 +128,41 @@ def top_tokens(
             forbid(score_NW, start)
         if start <= eos < start + score_NW.shape[1]:
             eos_N = score_NW[:, eos - start].clone()
-        best_NC, token_NC = score_NW.topk(min(count, score_NW.shape[1]), dim=1)
+        best_NC, token_NC = score_NW.topk(min(wanted, score_NW.shape[1]), dim=1)
         scores.append(best_NC)
         tokens.append(token_NC + start)
     norm_N = torch.stack(sums).logsumexp(0)
-    best_NC, index_NC = torch.cat(scores, dim=1).topk(count, dim=1)
-    return (
-        best_NC - norm_N[:, None],
-        torch.cat(tokens, dim=1).gather(1, index_NC),
-        eos_N - norm_N,
-    )
+    best_NC, index_NC = torch.cat(scores, dim=1).topk(wanted, dim=1)
+    token_NC = torch.cat(tokens, dim=1).gather(1, index_NC)
+    if coarse:
+        found_NC = best_NC
+        best_NC = _scored_again(layer, x_ND, token_NC, found_NC)
+        share_N = (found_NC - norm_N[:, None]).exp().sum(dim=1)
+        new_share_N = (best_NC - norm_N[:, None]).exp().sum(dim=1)
+        norm_N = norm_N + ((1.0 - share_N).clamp(min=0.0) + new_share_N).log()
+        eos_N1 = torch.full_like(token_NC[:, :1], eos)
+        eos_N = _scored_again(layer, x_ND, eos_N1, eos_N[:, None])[:, 0]
+        best_NC, index_NC = best_NC.topk(count, dim=1)
+        token_NC = token_NC.gather(1, index_NC)
+    return best_NC - norm_N[:, None], token_NC, eos_N - norm_N
+
+
+def is_coarse(layer: torch.nn.Module) -> bool:
+    """Whether a layer's output is rounded more than float32 is."""
+    if isinstance(layer, QuantizedOutput):
+        return True
+    return type(layer) is torch.nn.Linear and layer.weight.dtype.itemsize < 4
+
+
+def _scored_again(
+    layer: torch.nn.Module, x_ND: torch.Tensor, token_NC: torch.Tensor, found_NC: torch.Tensor
+) -> torch.Tensor:
+    """The scores of some tokens in float32, float (N, C); those found to be -inf stay so."""
+    weight_NCD = at_least_float32(layer.weight[token_NC])
+    score_NC = (weight_NCD @ at_least_float32(x_ND)[:, :, None])[:, :, 0]
+    if layer.bias is not None:
+        score_NC = score_NC + layer.bias[token_NC]
+    return torch.where(found_NC == -torch.inf, found_NC, score_NC.to(found_NC))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,308 @@
+"""`Speech2Text`: recordings in, texts of any tasks out, in batches.
+
+Serves the models of this package and ESPnet's own S2T models (OWSM) with a transformer decoder,
+and takes the place of `espnet2.bin.s2t_inference.Speech2Text`: the same keywords, and for one
+array a result that unpacks like its list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet_smoe.audio import AudioError
+from espnet_smoe.bandwidth import BandwidthError
+from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory
+from espnet_smoe.inference_options import OptionError, Options
+from espnet_smoe.items import Item, ItemReader, Speech, Tasks, name_of
+from espnet_smoe.precision import prepare
+from espnet_smoe.pretrained import ModelError, ModelFiles, Pretrained, find_model, load
+from espnet_smoe.results import Failure, Result
+from espnet_smoe.stitching import stitch
+from espnet_smoe.vocabulary import Vocabulary, VocabularyError
+
+logger = logging.getLogger(__name__)
+
+READ_AHEAD = 2  # times batch_size: stretches read before decoding starts, to sort them by length
+ON_ERROR = ("raise", "return")
+ITEM_ERRORS = (AudioError, BandwidthError, OptionError, VocabularyError, OutOfMemory, OSError)
+
+
+class Speech2Text:
+    """Transcribes and translates recordings.
+
+    Args:
+        s2t_train_config: The training config that ESPnet saved.
+        s2t_model_file: The checkpoint.
+        token_type: ESPnet's; None: the config's.
+        bpemodel: The sentencepiece model; None: the config's.
+        **keywords: `espnet_smoe.inference_options.Options`, those of ESPnet's class among them.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+        OptionError: A keyword is unknown or its value is not accepted.
+        ValueError: The model's decoder is none that the search knows, or CTC is wanted of a model
+            without.
+    """
+
+    def __init__(
+        self,
+        s2t_train_config: str | Path | None = None,
+        s2t_model_file: str | Path | None = None,
+        *,
+        token_type: str | None = None,
+        bpemodel: str | None = None,
+        **keywords: Any,
+    ) -> None:
+        options = Options.of(keywords)
+        if s2t_train_config is None:
+            if s2t_model_file is None:
+                raise ModelError("neither s2t_train_config nor s2t_model_file is given")
+            s2t_train_config = Path(s2t_model_file).parent / "config.yaml"
+        weights = None if s2t_model_file is None else Path(s2t_model_file)
+        files = ModelFiles(Path(s2t_train_config), weights)
+        loaded = load(files, device=options.device, token_type=token_type, bpemodel=bpemodel)
+        self._use(loaded, options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_tag: str | Path | None = None,
+        *,
+        model_file: str | None = None,
+        **keywords: Any,
+    ) -> Speech2Text:
+        """Load a model from where it lies.
+
+        Args:
+            model_tag: A directory (``exp/.../s2t_*``), a packed model (``.zip``), or the tag of a
+                published one. None: as the constructor.
+            model_file: The checkpoint's name in the directory; default ``valid.acc.ave.pth``.
+            **keywords: As the constructor's.
+
+        Raises:
+            ModelError: Says what is missing.
+        """
+        if model_tag is None:
+            return cls(**keywords)
+        files = find_model(model_tag, model_file=model_file)
+        return cls(files.config, files.weights, **keywords)
+
+    def _use(self, loaded: Pretrained, options: Options) -> None:
+        self.s2t_train_args, self.tokenizer = loaded.args, loaded.tokenizer
+        self.preprocessor_conf = conf = loaded.preprocessor_conf
+        for module in loaded.model.modules():
+            if hasattr(module, "use_flash_attn"):
+                module.use_flash_attn = options.use_flash_attn
+        self.s2t_model = prepare(
+            loaded.model,
+            dtype=options.dtype,
+            quantize=options.quantize_s2t_model,
+            quantize_modules=options.quantize_modules,
+            quantize_dtype=options.quantize_dtype,
+            compile=options.compile,
+        )
+        self.vocabulary = Vocabulary(self.s2t_model.token_list, self.tokenizer, conf)
+        times = {name: conf.get(name) for name in ("first_time_symbol", "last_time_symbol")}
+        known = {name: t for name, t in times.items() if t in self.vocabulary.ids}
+        self.options = options.with_call({**known, "notime_symbol": conf.get("notime_symbol")})
+        self.fs = int(conf.get("fs", 16000))
+        self.speech_length = float(conf.get("speech_length", 30.0))  # seconds
+        # ESPnet's preprocessor pads in training; ours, and what trims padding, does not
+        self.trained_padded = getattr(loaded.args, "preprocessor", "s2t") != "smoe" and not getattr(
+            self.s2t_model, "trim_padding", False
+        )
+        self.reader = ItemReader(self.s2t_model, self.vocabulary, self.fs, self.speech_length)
+        self._decoder(self.options)  # says what it cannot do now, not at the first call
+
+    def _decoder(self, options: Options) -> BatchDecoder:
+        pads = self.trained_padded if options.pad is None else options.pad
+        pad_to = int(self.speech_length * self.fs) if pads else None
+        return BatchDecoder(self.s2t_model, options, pad_to)
+
+    def __call__(
+        self,
+        speech: Any,
+        text_prev: Any = None,
+        lang_sym: Any = None,
+        task_sym: str | None = None,
+        predict_time: bool | None = None,
+        *,
+        tasks: Any = None,
+        bandwidth: Any = None,
+        **keywords: Any,
+    ) -> Any:
+        """Decode one recording, a list of them, or whatever an iterable gives.
+
+        Args:
+            speech: What `Speech.audio` takes, or a `Speech`; or a list or another iterable of
+                those.
+            text_prev: What was said before, as text or token ids (one recording).
+            lang_sym: The language spoken; a list: of each.
+            task_sym: The task; ESPnet's keyword.
+            predict_time: Have the model write timestamps.
+            tasks: A task (``"asr"``), or several (``["asr", "st_eng"]``), which share the
+                encoder's work; a list of lists: of each recording.
+            bandwidth: ``auto``, ``wb`` or ``nb``; a list: of each.
+            **keywords: Further `Options` of this call; ``on_error`` as in `stream`.
+
+        Returns:
+            For one recording a `Result`, which is a sequence of ESPnet's
+            ``(text, token, token_int, text_nospecial, hyp)``; if several tasks were given as a
+            list, a dict of them, by the tasks' names. For a list, a list of those; for another
+            iterable, an iterator over them.
+
+        Raises:
+            AudioError, BandwidthError: A recording cannot be used.
+            OptionError, VocabularyError, RoutingError: An option, language or task is not known.
+            OutOfMemory: One stretch of a recording does not fit in memory.
+        """
+        keywords.update(task_sym=task_sym, predict_time=predict_time)
+        if _is_one(speech):
+            item = speech if isinstance(speech, Speech) else Speech(speech)
+            if text_prev is not None and item.text_prev is None:
+                item = Speech(**{**vars(item), "text_prev": text_prev})
+            given = {"lang_sym": lang_sym, "tasks": tasks, "bandwidth": bandwidth}
+            return next(self.stream([item], **given, **keywords))
+        if not isinstance(speech, Iterable) or isinstance(speech, bytes | dict):
+            raise OptionError(
+                f"speech is a {type(speech).__name__}; accepted: a path, an array or tensor of "
+                "samples, (array, rate), a Speech, or an iterable of those"
+            )
+        if text_prev is not None:
+            raise OptionError("text_prev is for one recording; use Speech(..., text_prev=...)")
+        if not isinstance(speech, list | tuple):
+            given = {"lang_sym": lang_sym, "tasks": tasks, "bandwidth": bandwidth}
+            return self.stream(speech, **given, **keywords)
+        items = [x if isinstance(x, Speech) else Speech(x) for x in speech]
+        per_item: dict[str, list[Any]] = {}
+        if isinstance(lang_sym, list | tuple):
+            per_item["language"], lang_sym = list(lang_sym), None
+        if isinstance(bandwidth, list | tuple):
+            per_item["bandwidth"], bandwidth = list(bandwidth), None
+        if isinstance(tasks, list | tuple) and any(isinstance(t, list | tuple) for t in tasks):
+            per_item["tasks"], tasks = list(tasks), None
+        for name, values in per_item.items():
+            if len(values) != len(items):
+                raise OptionError(
+                    f"{name}: {len(values)} values for {len(items)} recordings; accepted is one "
+                    "for all, or a list with one for each"
+                )
+            items = [
+                item if getattr(item, name) is not None else Speech(**{**vars(item), name: value})
+                for item, value in zip(items, values, strict=True)
+            ]
+        return list(
+            self.stream(items, lang_sym=lang_sym, tasks=tasks, bandwidth=bandwidth, **keywords)
+        )
+
+    def stream(
+        self,
+        items: Iterable[Any],
+        *,
+        tasks: Tasks | None = None,
+        on_error: str = "raise",
+        **keywords: Any,
+    ) -> Iterator[Any]:
+        """Decode whatever an iterable gives, in its order, with bounded memory.
+
+        Args:
+            items: Of what `Speech.audio` takes, or `Speech`; read as they are needed.
+            tasks: A task, or several.
+            on_error: ``raise``; or ``return`` a `Failure` in the place of a recording that cannot
+                be decoded.
+            **keywords: Further `Options`.
+
+        Yields:
+            `Result`, or a dict of them, or `Failure`.
+
+        Raises:
+            As `__call__`; what is wrong with the options at once, not at the first result.
+        """
+        if on_error not in ON_ERROR:
+            raise OptionError(f"on_error is {on_error!r}; accepted: {', '.join(ON_ERROR)}")
+        options = self.options.with_call(keywords)
+        self.reader.requested(tasks, options)
+        return self._stream(items, tasks, options, on_error)
+
+    def _stream(
+        self, items: Iterable[Any], tasks: Tasks | None, options: Options, on_error: str
+    ) -> Iterator[Any]:
+        decoder = self._decoder(options)
+        waiting: deque[Item] = deque()
+        jobs: list[Job] = []
+        for count, speech in enumerate(items, 1):
+            if not isinstance(speech, Speech):
+                speech = Speech(speech)
+            item = Item(speech.name or name_of(speech.audio, count), True)
+            waiting.append(item)
+            try:
+                for job in self.reader.jobs(item, speech, tasks, options):
+                    jobs.append(job)
+                    if len(jobs) >= READ_AHEAD * options.batch_size:
+                        decoder.decode(jobs)
+                        jobs.clear()
+                        yield from self._finished(waiting, options, on_error)
+            except ITEM_ERRORS as error:
+                item.error = error
+            item.read = True
+        decoder.decode(jobs)
+        yield from self._finished(waiting, options, on_error)
+
+    def _finished(
+        self, waiting: deque[Item], options: Options, on_error: str
+    ) -> Iterator[Result | dict[str, Result] | Failure]:
+        """The results of the items at the front that are done."""
+        while waiting:
+            item = waiting[0]
+            if not (item.read and all(job.found or job.error for job in item.jobs)):
+                return
+            waiting.popleft()
+            error = item.error or next((j.error for j in item.jobs if j.error is not None), None)
+            if error is not None:
+                if on_error == "raise":
+                    raise error
+                yield Failure(item.name, error)
+                continue
+            results = {
+                task.strip("<>"): stitch(
+                    item.name,
+                    task,
+                    item.language,
+                    [(job.piece, job.heard_by, job.found[row]) for job in item.jobs],
+                    written_by,
+                    self.vocabulary,
+                    self.s2t_model.sos,
+                )
+                for row, (task, written_by) in enumerate(
+                    zip(item.tasks, item.written_by, strict=True)
+                )
+            }
+            yield next(iter(results.values())) if item.single else results
+
+    def decode_long(
+        self, speech: Any, *, lang_sym: str | None = None, task_sym: str | None = None
+    ) -> list[tuple[float, float, str]]:
+        """Times in seconds and texts of a long recording, in the form of ESPnet's method.
+
+        The recording is cut at pauses; the model need not know timestamps.
+        """
+        result = self(speech, lang_sym=lang_sym, task_sym=task_sym)
+        return [(round(s.start, 2), round(s.end, 2), s.text) for s in result.segments]
+
+
+def _is_one(speech: Any) -> bool:
+    if isinstance(speech, str | Path | Speech | np.ndarray | torch.Tensor):
+        return True
+    return (
+        isinstance(speech, tuple)
+        and len(speech) == 2
+        and isinstance(speech[1], int | float | np.number)
+        and not isinstance(speech[0], str | Path)
+    )
