@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from espnet_smoe.bandwidth import BandwidthEstimate
+from espnet_smoe.bandwidth import BandwidthEstimate, analyse
+from espnet_smoe.bandwidth_features import HOP_SECONDS, features
 from espnet_smoe.bandwidth_segments import BandwidthSegment, measure_segments
 
 LOOK_SECONDS = 180.0  # at once
 TAIL_SECONDS = 20.0  # at the end of a look, undecided
 LEAD_SECONDS = 40.0  # at the beginning of a look, decided before
+LEAST_SPEECH = 4.0  # seconds of it in a look that contradicts the one before it
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class BandwidthStream:
                 continue
             if start >= until:
                 break
-            changed = self._judge(segment, start)
+            changed = self._judge(segment, start, x[: round(segment.end * self.rate)])
             start = max(start, self._settled)
             if changed:
                 newest = round(start * self.rate)
@@ -86,18 +88,30 @@ class BandwidthStream:
         self._base, self._held = keep, len(self._blocks[0])
         return decided
 
-    def _judge(self, segment: BandwidthSegment, start: float) -> bool:
+    def _judge(self, segment: BandwidthSegment, start: float, x: np.ndarray) -> bool:
         """Take a segment's estimate into that of the stretch; True: another stretch begins.
 
-        Where a look begins, the estimates of both looks have to decide, and differently; else the
-        more confident one stands for the stretch.
+        Where a look begins, the estimates of both looks have to decide, and differently, and the
+        new one by more than a few words. Else the more confident of two that agree, or the
+        one that decides, stands for the stretch.
+
+        Args:
+            segment: A segment of the look.
+            start: Where it begins in the recording, seconds.
+            x: The look up to the segment's end (N,).
         """
         old, new = self._estimate, segment.estimate
         if old is None:
             self._estimate = new
             return False
         differ = old.likelier != new.likelier
-        if differ and (start > self._settled or not (old.reason or new.reason)):
+        if differ and start > self._settled:
+            self._estimate = new
+            return True
+        if differ and not (old.reason or new.reason):
+            found = features(analyse(x[round(segment.start * self.rate) :], self.rate))
+            if found.n_active * HOP_SECONDS < LEAST_SPEECH:
+                return False
             self._estimate = new
             return True
         self._estimate = max(old, new, key=lambda estimate: estimate.confidence)

@@ -85,7 +85,21 @@ def test_looks_that_disagree_change_the_label_if_both_decide(
         "measure_segments",
         lambda x, rate: [BandwidthSegment(0.0, len(x) / rate, next(answers))],
     )
-    stream = BandwidthStream(1000)
-    decided = stream.push(np.zeros(200_000)) + stream.finish()
+    stream = BandwidthStream(RATE)
+    x = np.resize(speech(1, 10), 200 * RATE)
+    decided = stream.push(x) + stream.finish()
     assert [(part.start, part.end) for part in decided] == [(0, 160), (160, 200)]
     assert (decided[1].changed, decided[1].estimate.label) == (changed, label)
+
+
+def test_a_few_words_do_not_change_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([estimate("wb", 0.9), estimate("nb", 0.1)])
+    monkeypatch.setattr(
+        bandwidth_stream,
+        "measure_segments",
+        lambda x, rate: [BandwidthSegment(0.0, len(x) / rate, next(answers))],
+    )
+    stream = BandwidthStream(RATE)
+    x = np.zeros(250 * RATE, np.float32)
+    x[: 60 * RATE], x[-3 * RATE :] = np.resize(speech(1, 10), 60 * RATE), speech(2, 3)[: 3 * RATE]
+    assert {part.estimate.label for part in stream.push(x) + stream.finish()} == {"wb"}
