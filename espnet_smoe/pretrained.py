@@ -224,7 +224,8 @@ def _config(path: Path) -> argparse.Namespace:
         )
     from espnet2.tasks.s2t import S2TTask
 
-    args = S2TTask.get_default_config()
+    # not get_default_config, which reads the command line of whatever program this is
+    args = vars(S2TTask.get_parser().parse_args([]))
     args.update(config)
     if isinstance(args["token_list"], str):
         args["token_list"] = _resolve(path, "token_list", args["token_list"])
