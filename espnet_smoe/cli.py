@@ -1,4 +1,4 @@
-"""The command line: ``espnet-smoe params`` and ``espnet-smoe bandwidth``.
+"""The command line: ``espnet-smoe transcribe``, ``bandwidth`` and ``params``.
 
 Imports what a command needs when it runs, so that ``--help`` is quick.
 """
@@ -13,6 +13,11 @@ from typing import Any
 
 FRAME_TOKENS = ("<blank>", "<unk>")
 END_TOKENS = ("<sos>", "<eos>")
+# Options of `espnet_smoe.Speech2Text` that have their own names here.
+TRANSCRIBE_OPTIONS = (
+    *("bandwidth", "ambiguous", "channels", "max_length", "beam_size", "ctc_weight", "nbest"),
+    *("batch_size", "device", "dtype"),
+)
 
 
 def placeholder_tokens(size: int, decoder_conf: dict[str, Any]) -> list[str]:
@@ -101,6 +106,63 @@ def bandwidth(args: argparse.Namespace) -> None:
         raise AudioError("\n  ".join([f"{len(unusable)} of {len(files)} unusable:", *unusable]))
 
 
+def transcribe(args: argparse.Namespace) -> None:
+    """Transcribe and translate recordings.
+
+    Raises:
+        TranscriptionError: Names every recording that failed, after the others are done.
+    """
+    from espnet_smoe.transcribe import transcribe
+
+    options = {name: getattr(args, name) for name in TRANSCRIBE_OPTIONS}
+    transcribe(
+        args.files,
+        model=args.model,
+        model_file=args.model_file,
+        tasks=args.task or ["asr"],
+        kind=args.format,
+        out=args.out,
+        overwrite=args.overwrite,
+        lang_sym=args.language,
+        predict_time=args.timestamps or None,
+        **options,
+    )
+
+
+def channels(text: str) -> int | str:
+    """The value of ``--channels``."""
+    return int(text) if text.isdigit() else text
+
+
+def add_transcribe(commands: Any) -> None:
+    """The options of ``espnet-smoe transcribe``."""
+    command = commands.add_parser("transcribe", help="recordings to text, with any tasks")
+    command.add_argument("files", nargs="+", help="audio, directories, or tables such as wav.scp")
+    command.add_argument("--model", required=True, help="directory, packed model or hub tag")
+    command.add_argument("--model_file", help="the checkpoint's name in the directory")
+    command.add_argument("--task", action="append", help="asr, st_eng, ...; may be repeated")
+    command.add_argument("--language", help="the language spoken; default: the model's only one")
+    command.add_argument("--format", default="txt", help="txt, json, srt, vtt or trn")
+    command.add_argument("--out", type=Path, help="directory for a file per recording")
+    command.add_argument(
+        "--overwrite", action="store_true", help="do anew what was made with other options"
+    )
+    command.add_argument("--timestamps", action="store_true", help="have the model write them")
+    command.add_argument("--bandwidth", help="auto (measured), wb or nb")
+    command.add_argument("--ambiguous", help="where that cannot be told: measured, wb or blend")
+    command.add_argument("--channels", type=channels, help="a number from 1, each or mix")
+    command.add_argument(
+        "--max_length", type=float, help="longest stretch decoded at once, seconds"
+    )
+    command.add_argument("--beam_size", type=int)
+    command.add_argument("--ctc_weight", type=float, help="of CTC, where a task transcribes")
+    command.add_argument("--nbest", type=int)
+    command.add_argument("--batch_size", type=int, help="recordings x tasks searched together")
+    command.add_argument("--device", help="cpu, cuda, ...")
+    command.add_argument("--dtype", help="float32, bfloat16 or float16")
+    command.set_defaults(run=transcribe)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors that a user can mend are one line on stderr, exit status 1."""
     parser = argparse.ArgumentParser(prog="espnet-smoe", description="Supervised MoE for ESPnet")
@@ -118,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--segments", action="store_true", help="a line for every stretch of one bandwidth"
     )
     command.set_defaults(run=bandwidth)
+    add_transcribe(commands)
     args, further = parser.parse_known_args(argv)
     if further and args.run is not params:
         parser.error(f"unknown options: {' '.join(further)}")
@@ -127,6 +190,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"espnet-smoe {args.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"espnet-smoe {args.command}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -224,7 +224,7 @@ def _config(path: Path) -> argparse.Namespace:
         )
     from espnet2.tasks.s2t import S2TTask
 
-    # not get_default_config, which reads the command line of whatever program this is
+    # not get_default_config(), which reads this program's own command line
     args = vars(S2TTask.get_parser().parse_args([]))
     args.update(config)
     if isinstance(args["token_list"], str):

@@ -1,4 +1,4 @@
-"""A copy of the recipe directory, and its programs run there."""
+"""A copy of the recipe directory, its programs run there, and what stage 12 leaves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from espnet_smoe.audio import read_audio
+from espnet_smoe.datadir import read_table
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPE = REPOSITORY / "egs2" / "smoe_asr_st" / "s2t1"
@@ -55,3 +58,16 @@ def call(command: Sequence[str], *, cwd: Path) -> subprocess.CompletedProcess[st
         text=True,
         check=False,
     )
+
+
+def scores_of(directory: Path) -> dict[str, float]:
+    """The scores of a test set and task."""
+    return {utt: float(score) for utt, score in read_table(directory / "score").items()}
+
+
+def tolerance(path: str | Path) -> float:
+    """By how much the scores of ESPnet's program may differ from ours for a recording.
+
+    ESPnet's pads with zeros; trimming them takes zeros at the recording's own end along.
+    """
+    return 1e-3 if read_audio(path)[0][-1] else 0.2

@@ -1,4 +1,4 @@
-"""Stages 10 to 12: jobs that fail, are killed, or are started again."""
+"""Stages 10, 11 and stock decoding: jobs that fail, are killed, or are started again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from stage_data import TEST_UTTS, edit, make_raw, make_s2t, run_main
 from espnet_smoe.datadir import DataError, read_table, write_table
 
 import collect_stats  # isort: skip  (stage_data puts the recipe's local/ on the path)
-import decode  # isort: skip
+import decode_dir  # isort: skip
 import jobs  # isort: skip
+import stock_decode  # isort: skip
 import train  # isort: skip
 from jobs import Job, JobError, run_jobs  # isort: skip
 from options import setting  # isort: skip
@@ -73,40 +74,47 @@ def decoding(raw: Path) -> argparse.Namespace:
 
 def test_every_utterance_and_task_is_decoded_once(decoding: argparse.Namespace) -> None:
     for nj, parts in ((1, 1), (2, 1), (3, 2), (40, 4)):
-        stretches = decode.plan(decoding.examples, ["test"], [], nj)
+        stretches = stock_decode.plan(decoding.examples, ["test"], [], nj)
         assert len(stretches) == 2 * parts
         for task in ("asr", "st_eng"):
             assert [u for s in stretches if s.task == task for u in s.utts] == TEST_UTTS
         assert len({s.name for s in stretches}) == len(stretches)
     edit(Path("s2t/test/utt2lang"), "t1", "eus")
-    languages = {s.language: list(s.utts) for s in decode.plan(decoding.examples, ["test"], [], 1)}
+    languages = {
+        s.language: list(s.utts) for s in stock_decode.plan(decoding.examples, ["test"], [], 1)
+    }
     assert languages == {"spa": ["t0", "t2", "t3"], "eus": ["t1"]}
-    assert {s.task for s in decode.plan(decoding.examples, ["test"], ["st_eng"], 1)} == {"st_eng"}
+    assert {s.task for s in stock_decode.plan(decoding.examples, ["test"], ["st_eng"], 1)} == {
+        "st_eng"
+    }
 
 
-def test_the_fingerprint_covers_model_options_and_route(decoding: argparse.Namespace) -> None:
-    first = decode.fingerprint(decoding, [])
-    assert decode.fingerprint(decoding, []) == first
-    seen = {first, decode.fingerprint(decoding, ["--beam_size", "2"])}
+def test_the_fingerprint_covers_model_options_route_and_program(
+    decoding: argparse.Namespace,
+) -> None:
+    first = decode_dir.fingerprint(decoding, [], "a")
+    assert decode_dir.fingerprint(decoding, [], "a") == first
+    seen = {first, decode_dir.fingerprint(decoding, ["--beam_size", "2"], "a")}
+    seen.add(decode_dir.fingerprint(decoding, [], "b"))
     decoding.route_override = "nb"
-    seen.add(decode.fingerprint(decoding, []))
+    seen.add(decode_dir.fingerprint(decoding, [], "a"))
     for name in ("model/m.pth", "model/config.yaml", "decode.yaml"):
         with Path(name).open("a", encoding="utf-8") as file:
             file.write("# more\n")
-        seen.add(decode.fingerprint(decoding, []))
-    assert len(seen) == 6
+        seen.add(decode_dir.fingerprint(decoding, [], "a"))
+    assert len(seen) == 7
 
 
 def test_ctc_scores_transcripts_only(decoding: argparse.Namespace) -> None:
-    assert "--ctc_weight" not in decode.inference_options(decoding, "asr")
-    assert decode.inference_options(decoding, "st_eng")[-2:] == ["--ctc_weight", "0.0"]
+    assert "--ctc_weight" not in stock_decode.inference_options(decoding, "asr")
+    assert stock_decode.inference_options(decoding, "st_eng")[-2:] == ["--ctc_weight", "0.0"]
     decoding.config.write_text("ctc_weight: 0.0\n", encoding="utf-8")
-    assert "--ctc_weight" not in decode.inference_options(decoding, "st_eng")
+    assert "--ctc_weight" not in stock_decode.inference_options(decoding, "st_eng")
 
 
 def test_a_model_trained_without_ctc_is_decoded_without(decoding: argparse.Namespace) -> None:
     (decoding.s2t_dir / "config.yaml").write_text("model_conf: {ctc_weight: 0.0}", encoding="utf-8")
-    assert decode.inference_options(decoding, "asr")[-2:] == ["--ctc_weight", "0.0"]
+    assert stock_decode.inference_options(decoding, "asr")[-2:] == ["--ctc_weight", "0.0"]
 
 
 @pytest.mark.parametrize(("ngpu", "used"), [(0, "0"), (1, "1"), (4, "1")])
@@ -114,8 +122,8 @@ def test_a_job_decodes_on_one_gpu_at_most(
     decoding: argparse.Namespace, ngpu: int, used: str
 ) -> None:
     decoding.ngpu = ngpu
-    (stretch,) = decode.plan(decoding.examples, ["test"], ["asr"], 1)
-    job = decode.make_job(decoding, [], stretch, Path("partial"), Path("final"))
+    (stretch,) = stock_decode.plan(decoding.examples, ["test"], ["asr"], 1)
+    job = stock_decode.make_job(decoding, [], stretch, Path("partial"), Path("final"))
     assert job.command[job.command.index("--ngpu") + 1] == used
 
 
@@ -140,7 +148,7 @@ with open(out / "token", "w") as token, open(out / "score", "w") as score:
 def fake(decoding: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace:
     """Stage 12 with a program in place of ESPnet's; it hears 'a' everywhere, nothing in t1."""
     Path("fake.py").write_text(FAKE_DECODER, encoding="utf-8")
-    job = decode.make_job
+    job = stock_decode.make_job
 
     decoding.started = []
 
@@ -150,14 +158,14 @@ def fake(decoding: argparse.Namespace, monkeypatch: pytest.MonkeyPatch) -> argpa
         rest = list(made.command)[list(made.command).index("--output_dir") :]
         return Job([sys.executable, "fake.py", *rest], made.log, made.environment, made.finish)
 
-    monkeypatch.setattr(decode, "make_job", make_job)
+    monkeypatch.setattr(stock_decode, "make_job", make_job)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.02)
     return decoding
 
 
 def test_results_are_gathered_per_set_and_task(fake: argparse.Namespace) -> None:
     fake.nj = 4
-    decode.decode(fake, [])
+    stock_decode.decode(fake, [])
     for task in ("asr", "st_eng"):
         folder = Path("out/test") / task
         text = read_table(folder / "text", allow_empty=True)
@@ -169,7 +177,7 @@ def test_results_are_gathered_per_set_and_task(fake: argparse.Namespace) -> None
 def test_a_rerun_decodes_only_what_is_missing_or_changed(fake: argparse.Namespace) -> None:
     def decoded_again() -> set[str]:
         fake.started.clear()
-        decode.decode(fake, [])
+        stock_decode.decode(fake, [])
         return set(fake.started)
 
     assert decoded_again() == {"test.asr.spa.0", "test.st_eng.spa.0"}
@@ -187,10 +195,10 @@ def test_an_incomplete_decode_is_not_kept(
 ) -> None:
     monkeypatch.setenv("STOP_AFTER", "3")
     with pytest.raises(DataError, match="3 of 4 utterances decoded"):
-        decode.decode(fake, [])
+        stock_decode.decode(fake, [])
     assert not Path("out/test").exists()
     monkeypatch.delenv("STOP_AFTER")
-    decode.decode(fake, [])
+    stock_decode.decode(fake, [])
     assert len(read_table("out/test/asr/text", allow_empty=True)) == 4
 
 

@@ -24,6 +24,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--stage", "seven"], "--stage seven: accepted is a whole number"),
         (["--nj", "0"], "--nj 0: accepted is 1 or more"),
         (["--audio_format", "mp3"], "--audio_format mp3: accepted: flac, flac.ark, wav.ark, none"),
+        (["--stock_decode", "yes"], "--stock_decode yes: accepted: true, false"),
         (["--corpus", "minni"], "--corpus minni: unknown; accepted: mini, mboshi_fr, own"),
         (
             ["--test_sets", "valid test", "--telephone_share", "0"],

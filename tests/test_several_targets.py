@@ -10,7 +10,7 @@ from stage_data import TEST_UTTS, UTTS, make_plan, make_raw, make_s2t
 from espnet_smoe.batching import PLAN_NAME, read_plan
 from espnet_smoe.datadir import read_table, write_table
 
-import decode  # isort: skip  (stage_data puts the recipe's local/ on the path)
+import stock_decode  # isort: skip  (stage_data puts the recipe's local/ on the path)
 import train_bbpe  # isort: skip
 
 GERMAN = UTTS[:2]  # the utterances with a German translation; all have an English one
@@ -53,7 +53,7 @@ def test_the_token_list_holds_every_language_and_every_task() -> None:
 
 
 def test_each_language_is_decoded_with_its_own_prompt() -> None:
-    stretches = decode.plan(Path("s2t"), ["test"], [], nj=1)
+    stretches = stock_decode.plan(Path("s2t"), ["test"], [], nj=1)
     assert [(s.task, s.language, list(s.utts)) for s in stretches] == [
         ("asr", "spa", TEST_UTTS),
         ("st_deu", "spa", TEST_UTTS),

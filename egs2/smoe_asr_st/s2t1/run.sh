@@ -30,7 +30,7 @@ datadir=                # default: data/<corpus>
 dumpdir=                # default: dump/<corpus>
 expdir=                 # default: exp/<corpus>
 ngpu=0                  # GPUs of this machine used for training; 0: CPU
-nj=2                    # processes of the data and decoding stages
+nj=2                    # processes of the data stages, and of stock decoding
 dask=                   # a dask cluster for stages 2, 3 and 7: tcp://HOST:8786, slurm, ...; see cmd.sh
 python=python3
 
@@ -75,7 +75,10 @@ allow_speaker_overlap=  # true: speakers may be in training and test. default: f
 
 # Decoding and scoring
 inference_config=conf/decode.yaml
-inference_args=         # further options of espnet2.bin.s2t_inference
+inference_args=         # further options: those of espnet2.bin.s2t_inference's search, and others
+                        # of espnet_smoe.Speech2Text
+stock_decode=false      # true: decode with espnet2.bin.s2t_inference itself, nj processes at a time
+decode_threads=         # CPU threads of decoding; default: all
 inference_model=valid.acc.ave.pth
 inference_tag=          # default: the inference config's name and the model's
 route_override=         # wb or nb: force the encoder's expert
@@ -87,7 +90,8 @@ train_set valid_set test_sets mini_size corpus_args telephone_share telephone_co
 telephone_noise on_conflict fs audio_format speed_perturb_factors min_seconds max_seconds nbpe
 bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches route_temperature route_floor
 check_samples accept_faults allow_speaker_overlap train_threads inference_config inference_args
-inference_model inference_tag route_override text_normalisation hf_repo"
+stock_decode decode_threads inference_model inference_tag route_override text_normalisation
+hf_repo"
 command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 . local/parse_options.sh
 
@@ -134,6 +138,10 @@ if [ "${nj}" -lt 1 ]; then
     log "--nj ${nj}: accepted is 1 or more" >&2
     exit 2
 fi
+case "${stock_decode}" in
+    true | false) ;;
+    *) log "--stock_decode ${stock_decode}: accepted: true, false" >&2; exit 2 ;;
+esac
 if [ -n "${ESPNET_SMOE_ROUTE:-}" ]; then
     log "ESPNET_SMOE_ROUTE is set: unset it; the recipe takes --route_override" >&2
     exit 2
@@ -160,8 +168,14 @@ if [ ! -f "${s2t_config}" ]; then
     exit 1
 fi
 s2t_tag=${s2t_tag:-$(basename "${s2t_config}" .yaml)}
-inference_tag=${inference_tag:-$(basename "${inference_config}" .yaml)_${inference_model%.pth}${route_override:+_route_${route_override}}}
-train_threads=${train_threads:-$(env -u OMP_NUM_THREADS nproc)}  # nproc heeds path.sh's 1
+if [ -z "${inference_tag}" ]; then
+    inference_tag=$(basename "${inference_config}" .yaml)_${inference_model%.pth}
+    inference_tag+=${route_override:+_route_${route_override}}
+    if [ "${stock_decode}" = true ]; then inference_tag+=_stock; fi
+fi
+processors=$(env -u OMP_NUM_THREADS nproc)  # nproc heeds path.sh's 1
+train_threads=${train_threads:-${processors}}
+decode_threads=${decode_threads:-${processors}}
 
 s2t_dir=${expdir}/s2t_${s2t_tag}
 stats_dir=${expdir}/stats_${s2t_tag}
@@ -206,7 +220,7 @@ model_options="--config ${s2t_config} --token_list ${token_dir}/tokens.txt
 # step about 1.4 times as fast; and let waiting threads spin only shortly, since spinning long slows
 # a step sixtyfold as soon as another program uses a core.
 tunables=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
-cpu_settings="env OMP_NUM_THREADS=${train_threads} GLIBC_TUNABLES=${tunables} GOMP_SPINCOUNT=10000"
+cpu_settings="env GLIBC_TUNABLES=${tunables} GOMP_SPINCOUNT=10000"
 
 runs() {  # stage number: is it asked for?
     [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] || return 1
@@ -315,15 +329,21 @@ fi
 
 if runs 11; then
     log "Stage 11: train -> ${s2t_dir} (progress: ${s2t_dir}/train.log)"
-    ${cpu_settings} ${train_cmd} ${python} local/train.py --out "${s2t_dir}" \
-        --python "${python}" -- --ngpu "${ngpu}" --multiprocessing_distributed true ${model_options} \
+    ${cpu_settings} OMP_NUM_THREADS="${train_threads}" ${train_cmd} ${python} local/train.py \
+        --out "${s2t_dir}" --python "${python}" -- --ngpu "${ngpu}" \
+        --multiprocessing_distributed true ${model_options} \
         --normalize global_mvn --normalize_conf stats_file="${stats_dir}/train/feats_stats.npz" \
         $(data_options train "${train_dir}") $(data_options valid "${valid_dir}") ${s2t_args}
 fi
 
 if runs 12; then
     log "Stage 12: decode${decode_sets} -> ${decode_dir}"
-    ${python} local/decode.py --out "${decode_dir}" --examples "${examples}" \
+    if [ "${stock_decode}" = true ]; then
+        decoder="${python} local/stock_decode.py"
+    else
+        decoder="${cpu_settings} OMP_NUM_THREADS=${decode_threads} ${python} local/decode.py"
+    fi
+    ${decoder} --out "${decode_dir}" --examples "${examples}" \
         --sets "${decode_sets}" --s2t_dir "${s2t_dir}" --model "${inference_model}" \
         --config "${inference_config}" --audio_type "${audio_type}" --nj "${nj}" --ngpu "${ngpu}" \
         --python "${python}" --route_override "${route_override}" -- ${inference_args}

@@ -1,264 +1,209 @@
 #!/usr/bin/env python3
-"""Stage 12: decode every test set, task and language with ESPnet's own ``s2t_inference``.
+"""Stage 12: decode every test set, task and language in one process, with this package's search.
 
-Each job decodes a stretch of one test set for one task. A job that has ended is kept: a rerun
-does only what is missing, unless the model or an option has changed.
+The tasks of an utterance share its encoder pass. A journal holds every utterance that is done: a
+run that is killed goes on behind the last of them, unless the model or an option has changed.
+``stock_decode.py`` does the same with ESPnet's own program.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import os
-import re
-import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import decode_dir
 import yaml
-from jobs import Job, JobError, run_jobs, split
-from make_examples import find_tasks
-from options import behind_dashes
 
-from espnet_smoe import bbpe
-from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
-from espnet_smoe.locator import ARK_ENTRY, parse_locator
-from espnet_smoe.model import ROUTE_LOG_VARIABLE, ROUTE_VARIABLE
-from espnet_smoe.routing import SPECIAL
+from espnet_smoe.audio import AudioError
+from espnet_smoe.audio_reader import read_value
+from espnet_smoe.bandwidth import BANDWIDTHS
+from espnet_smoe.datadir import DataError, read_table
+from espnet_smoe.journal import Journal
+from espnet_smoe.results import Failure, Result
+from espnet_smoe.transcribe import Progress, outcomes, quietly
+from espnet_smoe.transcripts import one_line
 
-TRANSCRIBING = "asr"
-NUMBER = re.compile(r"[-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|inf|nan)")
+SHOWN = 5  # utterances listed in an error
+BLEND = "blend"
+Entry = dict[str, str]  # text, score, route of an utterance and task
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Utterances of one test set, decoded for one task by one process."""
+class Request:
+    """An utterance and the tasks that it lacks."""
 
     test_set: str
-    task: str
+    utt: str
     language: str
-    index: int
-    utts: dict[str, str]  # with what their audio is known by
+    audio: str
+    tasks: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return f"{self.test_set}.{self.task}.{self.language}.{self.index}"
-
-
-def plan(examples: Path, sets: list[str], tasks: list[str], nj: int) -> list[Stretch]:
-    """Cut the test sets into stretches, so many that `nj` processes have work to the end."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    audio: dict[str, dict[str, str]] = {}
-    for test_set in sets:
-        languages = read_table(examples / test_set / "utt2lang")
-        audio[test_set] = audio_sizes(examples / test_set / "wav.scp")
-        for task in tasks or find_tasks(examples / test_set):
-            for utt, language in languages.items():
-                groups.setdefault((test_set, task, language), []).append(utt)
-    parts = max(1, -(-nj // max(1, len(groups))))
-    return [
-        Stretch(*key, index, {utt: audio[key[0]][utt] for utt in part})
-        for key, utts in groups.items()
-        for index, part in enumerate(split(utts, parts))
-    ]
-
-
-def fingerprint(args: argparse.Namespace, options: list[str]) -> str:
-    """What a finished job depends on besides its utterances and their audio."""
-    digest = hashlib.sha256()
-    for path in (args.s2t_dir / args.model, args.config, args.s2t_dir / "config.yaml"):
-        digest.update(path.read_bytes())
-    digest.update(json.dumps([options, args.route_override]).encode())
-    return digest.hexdigest()
-
-
-def audio_sizes(wav_scp: Path) -> dict[str, str]:
-    """The file and its bytes of each utterance: other audio, other figures."""
-    sizes = {}
-    for utt, path in read_table(wav_scp).items():
-        where = parse_locator(path)
-        if where.is_command:  # its output is not known without running it
-            sizes[utt] = path
-        else:
-            file = ARK_ENTRY.sub(".ark", where.source)
-            sizes[utt] = f"{path} {os.stat(file).st_size}"
-    return sizes
-
-
-def inference_options(args: argparse.Namespace, task: str) -> list[str]:
-    """ESPnet's options for one task: CTC scores what it is trained on, transcripts, if at all."""
-    config = yaml.safe_load(args.config.read_text(encoding="utf-8")) or {}
-    trained = yaml.safe_load((args.s2t_dir / "config.yaml").read_text(encoding="utf-8"))
-    # ESPnet's model has no CTC layer when it was trained without
-    has_ctc = trained.get("model_conf", {}).get("ctc_weight", 0.5) > 0.0
-    options = ["--config", str(args.config)]
-    if config.get("ctc_weight", 0.0) > 0.0 and (task != TRANSCRIBING or not has_ctc):
-        options += ["--ctc_weight", "0.0"]
-    return options
-
-
-def warn_of_ctc(options: list[str], tasks: list[str]) -> None:
-    """Say so when the user's own options put CTC on a task that it was not trained for."""
-    weights = [options[i + 1] for i, o in enumerate(options[:-1]) if o == "--ctc_weight"]
-    weights += [o.partition("=")[2] for o in options if o.startswith("--ctc_weight=")]
-    others = [task for task in tasks if task != TRANSCRIBING]
-    if others and any(float(weight) > 0.0 for weight in weights):
-        print(
-            f"decode.py: warning: --ctc_weight {weights[-1]} is used on {', '.join(others)} too; "
-            "CTC is trained on transcripts and ruins other tasks. Set it in the inference config, "
-            f"where it counts for {TRANSCRIBING} only",
-            file=sys.stderr,
-        )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--examples", type=Path, required=True, help="directory of stage 4")
-    parser.add_argument("--sets", required=True)
-    parser.add_argument("--tasks", default="", help="default: those with references")
-    parser.add_argument("--s2t_dir", type=Path, required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--audio_type", default="sound")
-    parser.add_argument("--route_override", default="")
-    parser.add_argument("--nj", type=int, default=2)
-    parser.add_argument("--ngpu", type=int, default=0)
-    parser.add_argument("--python", default="python3")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="-- further inference options")
-    args = parser.parse_args()
-    options = behind_dashes(args.options)
-    try:
-        decode(args, options)
-    except (JobError, ValueError, OSError) as error:
-        print(f"decode.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    def key(self) -> tuple[str, ...]:
+        """What an entry of the journal must agree in."""
+        return (self.test_set, self.utt, self.language, self.audio)
 
 
 def decode(args: argparse.Namespace, options: list[str]) -> None:
-    """Decode what is missing, then gather each test set's and task's results."""
-    stretches = plan(args.examples, args.sets.split(), args.tasks.split(), args.nj)
-    warn_of_ctc(options, list(dict.fromkeys(s.task for s in stretches)))
-    jobs_dir = args.out / "jobs"
-    mark = args.out / "fingerprint"
-    current = fingerprint(args, options)
-    if not mark.exists() or mark.read_text(encoding="utf-8").strip() != current:
-        shutil.rmtree(args.out, ignore_errors=True)
-        args.out.mkdir(parents=True)
-        write_text(mark, current + "\n")
-    jobs, working = [], []
-    for stretch in stretches:
-        final = jobs_dir / stretch.name
-        if is_done(final, stretch):
-            continue
-        partial = jobs_dir / f"{stretch.name}.partial"
-        jobs.append(make_job(args, options, stretch, partial, final))
-        working.append(partial / "1best_recog" / "score")
-    total = sum(len(s.utts) for s in stretches)
-    waiting = sum(len(s.utts) for s in stretches if not (jobs_dir / s.name).exists())
-
-    def done() -> int:
-        lines = sum(p.read_bytes().count(b"\n") for p in working if p.exists())
-        kept = sum(len(s.utts) for s in stretches if (jobs_dir / s.name).exists())
-        return min(total, kept + lines)
-
-    if waiting or jobs:
-        run_jobs(
-            jobs,
-            nj=1 if args.ngpu else args.nj,
-            total=total,
-            done=done,
-            title="decode",
-            unit="utt",
-        )
-    for key in dict.fromkeys((s.test_set, s.task) for s in stretches):
-        gather(args.out, jobs_dir, key, [s for s in stretches if (s.test_set, s.task) == key])
+    """Decode what is missing, then write each test set's and task's tables."""
+    keywords = search_options(args, options)
+    sets = decode_dir.read_sets(args.examples, args.sets.split(), args.tasks.split())
+    decode_dir.prepare(args.out, decode_dir.fingerprint(args, options, "decode.py"))
+    with Journal(args.out / "journal.jsonl") as journal:
+        done = {tuple(entry["key"]): entry["tasks"] for entry in journal.entries}
+        requests = list(plan(args.examples, sets, done))
+        if requests:
+            total = sum(len(s.languages) for s in sets)
+            speech2text = load(args, keywords)
+            decode_missing(speech2text, args.examples, requests, total, journal, done)
+    for s in sets:
+        for task in s.tasks:
+            rows = {u: done[s.name, u, s.languages[u], s.audio[u]][task] for u in s.languages}
+            tables = {
+                name: {utt: entry[name] for utt, entry in rows.items() if name in entry}
+                for name in ("text", "score", "utt2route")
+            }
+            decode_dir.write_results(args.out, s.name, task, tables)
 
 
-def is_done(directory: Path, stretch: Stretch) -> bool:
-    """Has this stretch been decoded, with these utterances and this audio?"""
-    keys = directory / "keys"
-    return keys.exists() and read_table(keys, allow_empty=True) == stretch.utts
+def search_options(args: argparse.Namespace, options: list[str]) -> dict[str, Any]:
+    """The keywords of `Speech2Text`: the YAML's, and the command line's over them.
+
+    Raises:
+        DataError: An option is not written ``--name value``.
+    """
+    keywords = decode_dir.inference_config(args)
+    if not decode_dir.has_ctc(args.s2t_dir):
+        keywords.pop("ctc_weight", None)
+    name = ""
+    for word in options:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            keywords[name] = [value] if equals else []
+        elif not name:
+            raise DataError(f"inference option {word!r}; accepted is --name value")
+        else:
+            keywords[name].append(word)
+    for name, value in keywords.items():
+        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+            keywords[name] = parse_words(name, value)
+    return keywords
 
 
-def make_job(
-    args: argparse.Namespace, options: list[str], stretch: Stretch, partial: Path, final: Path
-) -> Job:
-    """One run of ESPnet's inference program, in a directory that becomes `final` at its end."""
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_table(partial / "keys", stretch.utts)
-    routes = partial / "routes"
-    wav_scp = args.examples / stretch.test_set / "wav.scp"
-    command = [
-        *args.python.split(),
-        *("-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_inference"),
-        *("--output_dir", str(partial), "--key_file", str(partial / "keys")),
-        *("--ngpu", str(min(args.ngpu, 1)), "--num_workers", "0"),  # it decodes on one GPU
-        *("--s2t_train_config", str(args.s2t_dir / "config.yaml")),
-        *("--s2t_model_file", str(args.s2t_dir / args.model)),
-        *("--data_path_and_name_and_type", f"{wav_scp},speech,{args.audio_type}"),
-        *("--lang_sym", stretch.language, "--task_sym", stretch.task),
-        *inference_options(args, stretch.task),
-        *options,
-    ]
-    environment = {"OMP_NUM_THREADS": "1", ROUTE_LOG_VARIABLE: str(routes.absolute())}
+def parse_words(name: str, words: list[str]) -> Any:
+    """What the words behind an option stand for: ESPnet has ``none`` for null, and lists."""
+    if not words:
+        raise DataError(f"inference option --{name} has no value; accepted is --{name} value")
+    values = [None if word.lower() == "none" else yaml.safe_load(word) for word in words]
+    return values[0] if len(values) == 1 and name != "quantize_modules" else values
+
+
+def plan(examples: Path, sets: list[decode_dir.TestSet], done: dict) -> Iterator[Request]:
+    """What is missing, the longest first: what does not fit in memory shows at once."""
+    requests = []
+    for s in sets:
+        sizes = read_table(examples / s.name / "utt2num_samples")
+        for utt, language in s.languages.items():
+            request = Request(s.name, utt, language, s.audio[utt], tuple(s.tasks))
+            there = done.get(request.key, {})
+            tasks = tuple(task for task in s.tasks if task not in there)
+            if tasks:
+                missing = Request(s.name, utt, language, s.audio[utt], tasks)
+                requests.append((-int(sizes.get(utt, 0)), missing))
+    return (request for _, request in sorted(requests, key=lambda pair: pair[0]))
+
+
+def load(args: argparse.Namespace, keywords: dict[str, Any]) -> Any:
+    """The model.
+
+    Raises:
+        DataError: Names an option that it does not take.
+    """
+    from espnet_smoe.inference_options import OptionError
+
+    if args.ngpu:
+        keywords = {"device": "cuda", **keywords}
     if args.route_override:
-        environment[ROUTE_VARIABLE] = args.route_override
+        keywords = {**keywords, "bandwidth": args.route_override}
+    try:
+        with quietly():
+            from espnet_smoe.inference import Speech2Text
 
-    def finish() -> None:
-        best = partial / "1best_recog"
-        rows = {utt: tokens.split() for utt, tokens in read_unsorted(best / "token").items()}
-        if list(rows) != list(stretch.utts):
-            raise DataError(f"{best}: {len(rows)} of {len(stretch.utts)} utterances decoded")
-        texts = {
-            utt: bbpe.decode([t for t in tokens if not SPECIAL.fullmatch(t)])
-            for utt, tokens in rows.items()
-        }
-        write_table(partial / "text", texts)
-        scores = read_unsorted(best / "score")
-        write_table(partial / "score", {utt: plain(score) for utt, score in scores.items()})
-        if routes.exists():  # one line per utterance, in the order of the keys
-            names = routes.read_text(encoding="utf-8").split()
-            if len(names) != len(stretch.utts):
-                raise DataError(f"{routes}: {len(names)} routes for {len(stretch.utts)} utterances")
-            write_table(partial / "utt2route", dict(zip(stretch.utts, names, strict=True)))
-        partial.rename(final)
-
-    return Job(command, partial / "log", environment, finish)
+            return Speech2Text.from_pretrained(args.s2t_dir, model_file=args.model, **keywords)
+    except OptionError as error:
+        raise DataError(f"{args.config} and --inference_args: {error}") from error
 
 
-def read_unsorted(path: Path) -> dict[str, str]:
-    """Read a table that ESPnet wrote: in the order of decoding, empty hypotheses included."""
-    rows = (line.partition(" ") for line in path.read_text(encoding="utf-8").split("\n") if line)
-    return {utt: value.strip() for utt, _, value in rows}
+def decode_missing(
+    speech2text: Any,
+    examples: Path,
+    requests: list[Request],
+    total: int,
+    journal: Journal,
+    done: dict[tuple[str, ...], dict[str, Entry]],
+) -> None:
+    """Decode, and put every utterance into the journal and into `done`.
+
+    Raises:
+        DataError: Names utterances that could not be decoded, after the others are.
+    """
+    from espnet_smoe.inference import Speech
+
+    wavs = {
+        name: read_table(examples / name / "wav.scp") for name in {r.test_set for r in requests}
+    }
+    failures = []
+
+    def work() -> Iterator[tuple[Request, Any]]:
+        for request in requests:
+            try:  # in 16 bit and at 16 kHz, as in training, whatever the file's rate
+                x = read_value(wavs[request.test_set][request.utt], request.utt)
+            except AudioError as error:
+                failures.append(str(error))
+                continue
+            yield (
+                request,
+                Speech(
+                    (x, 16000),
+                    name=f"{request.test_set}: utterance {request.utt}",
+                    tasks=list(request.tasks),
+                    language=request.language,
+                ),
+            )
+
+    with Progress(total, done=total - len(requests), title="decode", unit="utt") as progress:
+        for request, outcome in outcomes(speech2text, work(), progress):
+            if isinstance(outcome, Failure):
+                failures.append(str(outcome.error))
+                continue
+            tasks = {**done.get(request.key, {}), **{t: entry_of(r) for t, r in outcome.items()}}
+            journal.add({"key": list(request.key), "tasks": tasks})
+            done[request.key] = tasks
+    if failures:
+        more = ["..."] if len(failures) > SHOWN else []
+        raise DataError(
+            "\n  ".join([f"{len(failures)} utterance(s) not decoded:", *failures[:SHOWN], *more])
+        )
 
 
-def plain(score: str) -> str:
-    """The number in ESPnet's ``tensor(-8.4969)`` or ``tensor(-8.4969, device='cuda:0')``."""
-    found = NUMBER.search(score)
-    if found is None:
-        raise DataError(f"{score!r} holds no score")
-    return found[0]
+def entry_of(result: Result) -> Entry:
+    """What the tables say of a result."""
+    entry = {"text": one_line(result.text), "score": f"{result.score:.4f}"}
+    expert = encoder_expert(result.route)
+    if expert:
+        entry["utt2route"] = expert
+    return entry
 
 
-def gather(out: Path, jobs_dir: Path, key: tuple[str, str], stretches: list[Stretch]) -> None:
-    """Put the stretches of one test set and task together."""
-    test_set, task = key
-    with publish_dir(out / test_set / task) as directory:
-        for name in ("text", "score", "utt2route"):
-            table: dict[str, str] = {}
-            for stretch in stretches:
-                path = jobs_dir / stretch.name / name
-                if path.exists():
-                    table.update(read_table(path, allow_empty=True))
-            if table:
-                write_table(directory / name, table)
+def encoder_expert(route: str) -> str:
+    """The encoder's part of a route such as ``nb/asr``; empty if it has no experts."""
+    first, slash, _ = route.partition("/")
+    return first if slash or first in (*BANDWIDTHS, BLEND) else ""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(decode_dir.run(decode, "decode.py", __doc__))

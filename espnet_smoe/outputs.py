@@ -1,0 +1,234 @@
+"""Where transcripts go: to stdout, or into a directory where a later run finds what is done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from espnet_smoe.datadir import write_text
+from espnet_smoe.inputs import Recording
+from espnet_smoe.journal import Journal
+from espnet_smoe.locator import ARK_ENTRY, AudioError, parse_locator
+from espnet_smoe.results import Result
+from espnet_smoe.transcripts import FORMATS, json_line, one_line, trn_id, trn_line
+
+JOURNAL = ".espnet-smoe.jsonl"  # settings, then what is done
+SUBTITLES = ("srt", "vtt")
+SHOWN = 3  # collisions listed in an error
+
+
+class OutputError(ValueError):
+    """Transcripts cannot go where they should."""
+
+
+class Output(Protocol):
+    """Takes results as they come."""
+
+    def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
+        """Those that are not done yet."""
+
+    def add(self, recording: Recording, results: Mapping[str, Result]) -> None:
+        """Take the results of a recording, by task."""
+
+    def finish(self, recordings: Sequence[Recording]) -> None:
+        """Write what needs all of them; some may have failed."""
+
+
+class Printer:
+    """Prints each result on stdout.
+
+    ``txt``: name, task and text between tabs; ``json``: an object a line; ``trn``: of one task;
+    ``srt`` and ``vtt``: of one recording and task.
+
+    Args:
+        kind: One of `FORMATS`.
+        tasks: The tasks.
+        recordings: The recordings.
+
+    Raises:
+        OutputError: The format is for files only, with so many.
+    """
+
+    def __init__(self, kind: str, tasks: Sequence[str], recordings: Sequence[Recording]) -> None:
+        check_format(kind)
+        for what, kinds, several in (
+            ("task", ("trn", *SUBTITLES), len(tasks) > 1),
+            ("recording", SUBTITLES, len(recordings) > 1),
+        ):
+            if kind in kinds and several:
+                raise OutputError(
+                    f"format {kind} on stdout is for one {what}; with --out DIR, files are written"
+                )
+        self.kind = kind
+
+    def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
+        return list(recordings)
+
+    def add(self, recording: Recording, results: Mapping[str, Result]) -> None:
+        for task, result in results.items():
+            if self.kind == "txt":
+                shown = "\t".join([one_line(recording.name), task, one_line(result.text)])
+            elif self.kind == "json":
+                shown = json_line(result)
+            else:
+                shown = FORMATS[self.kind](result).removesuffix("\n")
+            if sys.stdout.isatty():
+                tqdm.write(shown, file=sys.stdout)  # moves the progress bar out of the way
+            else:
+                print(shown)
+        sys.stdout.flush()
+
+    def finish(self, recordings: Sequence[Recording]) -> None:
+        pass
+
+
+class Folder:
+    """Writes a file per recording and task; ``trn``: one per task, when all are done.
+
+    Files are ``<stem>.<format>``, with several tasks ``<stem>.<task>.<format>``; ``<task>.trn``. A
+    journal beside them says what was done with which settings, so that the same command goes on
+    where it stopped. Every file appears whole or not at all.
+
+    Args:
+        directory: Where to; made when the first result comes.
+        kind: One of `FORMATS`.
+        tasks: The tasks.
+        recordings: The recordings.
+        settings: What the results depend on: the model, and each option. In JSON's types.
+        overwrite: Do everything anew if other settings were used.
+
+    Raises:
+        OutputError: Two recordings would write one file, or one outside the directory; or what is
+            there was made with other settings.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        kind: str,
+        tasks: Sequence[str],
+        recordings: Sequence[Recording],
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        check_format(kind)
+        self.directory, self.kind, self.tasks = Path(directory), kind, list(tasks)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise OutputError(f"--out {str(directory)!r} is a file; accepted is a directory")
+        self._require_names(recordings)
+        self.settings = dict(settings)
+        self.journal = Journal(self.directory / JOURNAL)
+        self.anew = not self._has_settings(overwrite)
+        # what was done: (recording, task) -> its audio and its text
+        self.done: dict[tuple[str, str], dict[str, Any]] = {}
+        if not self.anew:
+            self.done = {(e["stem"], e["task"]): e for e in self.journal.entries[1:]}
+
+    def _require_names(self, recordings: Sequence[Recording]) -> None:
+        owners: dict[str, Recording] = {}
+        collisions = []
+        for recording in recordings:
+            stem = PurePosixPath(recording.stem)
+            if stem.is_absolute() or ".." in stem.parts or stem.name in ("", "."):
+                raise OutputError(
+                    f"{recording.name!r}: a file of this name would not be in "
+                    f"{str(self.directory)!r}; rename it, or give ids in a wav.scp"
+                )
+            target = trn_id(recording.stem) if self.kind == "trn" else recording.stem
+            known = owners.setdefault(target, recording)
+            if known is not recording:
+                collisions.append(f"{known.source} and {recording.source}: {target}")
+        if collisions:
+            more = ["..."] if len(collisions) > SHOWN else []
+            raise OutputError(
+                f"{len(collisions)} recording(s) would have the same output as another; give a "
+                "directory above them, or ids in a wav.scp:\n  "
+                + "\n  ".join(collisions[:SHOWN] + more)
+            )
+
+    def _has_settings(self, overwrite: bool) -> bool:
+        """Was what is there made with these settings? Raises OutputError if with others."""
+        before = self.journal.entries[0] if self.journal.entries else None
+        if before is None or before == self.settings or overwrite:
+            return before == self.settings
+        names = [n for n in {**before, **self.settings} if differs(before, self.settings, n)]
+        listed = ", ".join(
+            f"{n} {before.get(n)} (there) and {self.settings.get(n)} (now)" for n in names
+        )
+        raise OutputError(
+            f"{str(self.directory)!r}: its transcripts were made with other settings: "
+            f"{listed}; choose another --out, or --overwrite"
+        )
+
+    def path(self, recording: Recording, task: str) -> Path:
+        """The file of a recording and task."""
+        middle = f".{task}" if len(self.tasks) > 1 else ""
+        return self.directory / f"{recording.stem}{middle}.{self.kind}"
+
+    def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
+        return [r for r in recordings if not all(self._is_done(r, task) for task in self.tasks)]
+
+    def _is_done(self, recording: Recording, task: str) -> bool:
+        entry = self.done.get((recording.stem, task))
+        if entry is None or entry["audio"] != identity(recording.source):
+            return False
+        return self.kind == "trn" or self.path(recording, task).exists()
+
+    def add(self, recording: Recording, results: Mapping[str, Result]) -> None:
+        if self.anew:
+            self.journal.start(self.settings)
+            self.anew = False
+        audio = identity(recording.source)
+        for task, result in results.items():
+            if self.kind != "trn":
+                path = self.path(recording, task)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, FORMATS[self.kind](result))
+            entry = {"stem": recording.stem, "task": task, "audio": audio, "text": result.text}
+            self.journal.add(entry)
+            self.done[recording.stem, task] = entry
+
+    def finish(self, recordings: Sequence[Recording]) -> None:
+        self.journal.close()
+        if self.kind != "trn":
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for task in self.tasks:
+            there = [r for r in recordings if self._is_done(r, task)]
+            lines = [trn_line(r.stem, self.done[r.stem, task]["text"]) for r in there]
+            write_text(self.directory / f"{task}.trn", "".join(lines))
+
+
+def check_format(kind: str) -> None:
+    """Raises OutputError: There is no such format."""
+    if kind not in FORMATS:
+        raise OutputError(f"format {kind!r}; accepted: {', '.join(FORMATS)}")
+
+
+def differs(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> bool:
+    """Is a setting another one, or given on one side only?"""
+    return (name in before) != (name in now) or before.get(name) != now.get(name)
+
+
+def identity(source: str) -> str:
+    """What a recording's audio is known by: its locator, and its file's bytes and time of change.
+
+    A command's output is not known without running it.
+    """
+    try:
+        where = parse_locator(source)
+    except AudioError:  # decoding it will say so
+        return source
+    if where.is_command:
+        return source
+    try:
+        found = os.stat(ARK_ENTRY.sub(".ark", where.source))
+    except OSError:
+        return source
+    return f"{os.path.abspath(where.source)} {source} {found.st_size} {found.st_mtime_ns}"
