@@ -175,6 +175,7 @@ def test_checkpoints_are_not_unpickled(directory: Path) -> None:
 
 def test_decoders_of_other_kinds_are_named(tmp_path: Path) -> None:
     other = {"decoder": "lightweight_conv", "model": "espnet", "preprocessor": "s2t"}
+    other["decoder_conf"] = {"num_blocks": 1, "conv_kernel_length": [3]}  # type: ignore[assignment]
     directory = save_model(tmp_path, encoder="conformer", **other)
     with pytest.raises(ValueError, match="the decoder is a Lightweight.*; accepted: ESPnet's 'tra"):
         Speech2Text.from_pretrained(directory)
