@@ -20,7 +20,7 @@ from espnet_smoe.audio import AudioError
 from espnet_smoe.bandwidth import BandwidthError
 from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory
 from espnet_smoe.inference_options import OptionError, Options
-from espnet_smoe.items import Item, Planner, Speech, Tasks, name_of
+from espnet_smoe.items import Item, ItemReader, Speech, Tasks, name_of
 from espnet_smoe.precision import prepare
 from espnet_smoe.pretrained import ModelError, ModelFiles, Pretrained, find_model, load
 from espnet_smoe.results import Failure, Result
@@ -118,7 +118,7 @@ class Speech2Text:
         self.trained_padded = getattr(loaded.args, "preprocessor", "s2t") != "smoe" and not getattr(
             self.s2t_model, "trim_padding", False
         )
-        self.planner = Planner(self.s2t_model, self.vocabulary, self.fs, self.speech_length)
+        self.reader = ItemReader(self.s2t_model, self.vocabulary, self.fs, self.speech_length)
         self._decoder(self.options)  # says what it cannot do now, not at the first call
 
     def _decoder(self, options: Options) -> BatchDecoder:
@@ -228,7 +228,7 @@ class Speech2Text:
         if on_error not in ON_ERROR:
             raise OptionError(f"on_error is {on_error!r}; accepted: {', '.join(ON_ERROR)}")
         options = self.options.with_call(keywords)
-        self.planner.requested(tasks, options)
+        self.reader.requested(tasks, options)
         return self._stream(items, tasks, options, on_error)
 
     def _stream(
@@ -243,7 +243,7 @@ class Speech2Text:
             item = Item(speech.name or name_of(speech.audio, count), True)
             waiting.append(item)
             try:
-                for job in self.planner.jobs(item, speech, tasks, options):
+                for job in self.reader.jobs(item, speech, tasks, options):
                     jobs.append(job)
                     if len(jobs) >= READ_AHEAD * options.batch_size:
                         decoder.decode(jobs)

@@ -60,7 +60,7 @@ class Item:
     error: Exception | None = None
 
 
-class Planner:
+class ItemReader:
     """Knows what a model can be asked for.
 
     Args:
