@@ -8,6 +8,10 @@ float32 (in ESPnet, half precision on a CPU fails in the STFT), scores are summe
 float64, and the int8 output layer only finds the candidates, which are then scored in float32
 (`espnet_smoe.token_scores`). What each option gains and costs: ``benchmarks/precision.py``.
 
+On a CPU, int8 pays most in the search (half of a step is the output layer), bfloat16 most in the
+encoder (whose convolutions int8 leaves alone). `torch.compile` gains nothing there that can be told
+from noise, and takes most of a minute to warm up; it is meant for GPUs, where it is not measured.
+
 Shape letters: B utterances, T frames, D model dimension.
 """
 
@@ -49,7 +53,7 @@ def prepare(
         quantize_modules: Classes of `torch.nn` to quantize.
         quantize_dtype: ``qint8`` (a scale per output channel), or ``float16``: weights alone.
         compile: Compile the encoder's blocks with `torch.compile`, for any length. Not the
-            decoder, whose caches change their shape at every step.
+            decoder, whose caches change their shape at every step. No gain on a CPU.
         backend: Of `torch.compile`.
 
     Returns:

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
 import yaml
+from saved_model import save_model
+from tiny import speech
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,10 +51,33 @@ def test_yaml_names_real_classes_and_options() -> None:
         assert set(options) <= set(inspect.signature(cls).parameters)
 
 
-def test_python_example_compiles() -> None:
-    (text,) = code_blocks("python")
+def test_espnets_python_example_compiles() -> None:
+    (text,) = [block for block in code_blocks("python") if "espnet2" in block]
     compile(text, "README.md", "exec")
     assert text.index("import espnet_smoe") < text.index("espnet2")
+
+
+def test_our_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "exp/mini/s2t_train_mini")
+    (tmp_path / "calls").mkdir()
+    for name in ("call.wav", "a.flac", "c.wav", "calls/1.wav", "calls/2.wav"):
+        soundfile.write(tmp_path / name, speech(8000).numpy(), 16000)
+    (text,) = [block for block in code_blocks("python") if "espnet2" not in block]
+    exec(compile(text, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "spa wb/asr BandwidthEstimate(label='wb'" in lines[0]
+    assert sorted(line.split()[0] for line in lines[-2:]) == ["calls/1.wav", "calls/2.wav"]
+
+
+def test_options_of_espnet_smoe_exist() -> None:
+    text = (ROOT / "espnet_smoe/cli.py").read_text(encoding="utf-8")
+    known = set(re.findall(r'"--(\w+)"', text))
+    lines = re.findall(r"espnet-smoe (?:transcribe|bandwidth|params) (.*)", README)
+    named = set(re.findall(r"--(\w+)", " ".join(lines)))
+    assert {"model", "task", "format", "out", "channels"} <= named <= known
 
 
 @pytest.mark.parametrize("target", ["mini", "test"])

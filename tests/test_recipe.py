@@ -187,7 +187,8 @@ def test_espnets_program_decodes_the_same_and_is_scored_the_same(recipe: Path) -
     """With CTC on transcripts only, as the config's comment says."""
     assert yaml.safe_load(Path("conf/decode.yaml").read_text(encoding="utf-8"))["ctc_weight"] > 0.0
     stock = DECODED.with_name(f"{DECODED.name}_stock")
-    done = run(recipe, "--stage", "12", "--stop_stage", "13", *OPTIONS, "--stock_decode", "true")
+    options = (*OPTIONS, "--nj", "2", "--stock_decode", "true")
+    done = run(recipe, "--stage", "12", "--stop_stage", "13", *options)
     assert done.returncode == 0, done.stdout[-4000:]
     for bandwidth in ("wb", "nb"):
         for task in TASKS:
@@ -329,10 +330,11 @@ def test_the_packed_model_takes_original_8_khz_audio(
 
 def test_rerunning_12_and_13_decodes_nothing_and_gives_the_same_results(recipe: Path) -> None:
     before = (DECODED / "results.json").read_bytes()
-    journal = (DECODED / "journal.jsonl").stat()
+    journal = DECODED / "journal.jsonl"
+    changed = journal.stat().st_mtime_ns
     done = run(recipe, "--stage", "12", "--stop_stage", "13", *OPTIONS)
     assert done.returncode == 0, done.stdout
-    assert (DECODED / "journal.jsonl").stat() == journal
+    assert journal.stat().st_mtime_ns == changed
     assert (DECODED / "results.json").read_bytes() == before
 
 
