@@ -107,8 +107,8 @@ class ItemReader:
             item.prompts.append(Prompt(tuple(ids), task in TRANSCRIBING))
         experts = experts_of(self.model.decoder, [p.ids for p in item.prompts])
         item.written_by = list(experts or [""] * len(item.tasks))
-        if options.ctc_weight > 0.0 and not all(p.transcribes for p in item.prompts):
-            self._warn_of_ctc(options)
+        if options.ctc_weight > 0.0 and not any(p.transcribes for p in item.prompts):
+            self._warn_of_ctc(options, item.tasks)
         for piece in pieces(
             speech.audio,
             fs=self.fs,
@@ -122,13 +122,15 @@ class ItemReader:
             item.jobs.append(job)
             yield job
 
-    def _warn_of_ctc(self, options: Options) -> None:
+    def _warn_of_ctc(self, options: Options, tasks: Sequence[str]) -> None:
+        """Beside a task that transcribes, the weight is meant for that; alone, for nothing."""
         if not self._warned_of_ctc:
             self._warned_of_ctc = True
             logger.warning(
-                "ctc_weight %s is used on transcribing only: CTC is trained on transcripts and "
-                "ruins other tasks",
+                "ctc_weight %s has no effect on %s: CTC is trained on transcripts and ruins other "
+                "tasks, so only transcribing uses it",
                 options.ctc_weight,
+                ", ".join(task.strip("<>") for task in tasks),
             )
 
     def _route(self, asked: str, found: BandwidthEstimate, options: Options) -> Any:

@@ -262,3 +262,14 @@ def test_long_recordings_are_stitched(s2t: Speech2Text) -> None:
     assert s2t.decode_long(long) == [
         (round(s.start, 2), round(s.end, 2), s.text) for s in result.segments
     ]
+
+
+def test_ctc_is_for_transcribing_only(caplog: pytest.LogCaptureFixture) -> None:
+    s2t = load_model(ctc_weight=0.4)
+    both = s2t(SPEECHES[0], tasks=["asr", "st_eng"])
+    assert not caplog.records
+    assert "ctc" in both["asr"][0].hyp.scores and "ctc" not in both["st_eng"][0].hyp.scores
+    assert s2t(SPEECHES[0], tasks="st_eng").score == pytest.approx(both["st_eng"].score, abs=1e-4)
+    s2t(SPEECHES[0], tasks="st_eng")
+    (record,) = caplog.records
+    assert "ctc_weight 0.4 has no effect on st_eng" in record.getMessage()
