@@ -230,7 +230,8 @@ def _config(path: Path) -> argparse.Namespace:
         raise ModelError(f"config {str(path)!r} is no training config of ESPnet's S2T task")
     if not config.get("token_list"):
         raise ModelError(
-            f"config {str(path)!r} has no tokens: its token_list must be a list, or a file's name"
+            f"config {str(path)!r} has no tokens: its token_list is {config.get('token_list')!r}; "
+            "accepted is a list, or a file's name"
         )
     from espnet2.tasks.s2t import S2TTask
 
