@@ -62,7 +62,7 @@ class Job:
     error: Exception | None = None
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.piece.start:.2f} to {self.piece.end:.2f} s)"
+        return f"{self.name!r} ({self.piece.start:.2f} to {self.piece.end:.2f} s)"
 
 
 class BatchDecoder:
@@ -124,7 +124,7 @@ class BatchDecoder:
             job.found = [found for part in parts for found in part.found]
         else:
             jobs[0].error = OutOfMemory(
-                f"{jobs[0]} does not fit in memory, not even alone ({reason}); accepted is a "
+                f"audio {jobs[0]} does not fit in memory, not even alone ({reason}); accepted is a "
                 "smaller beam_size or max_length"
             )
 
@@ -162,6 +162,8 @@ class BatchDecoder:
         for row, x_N in enumerate(speech):
             x_BN[row, : len(x_N)] = x_N
         routes = [job.route for job in jobs]
+        if None in routes and any(routes):  # the model finds a route for all, or for none
+            return [pair for job in jobs for pair in self._encode([job])]
         keywords = {} if routes[0] is None else {"route": routes}
         try:
             memory, memory_lengths = self.model.encode(
@@ -173,7 +175,8 @@ class BatchDecoder:
             if len(jobs) > 1:
                 return [pair for job in jobs for pair in self._encode([job])]
             jobs[0].error = AudioError(
-                f"{jobs[0]} is too short for the encoder ({error}); accepted is longer audio"
+                f"audio {jobs[0]} is too short for the encoder: it has {error.actual_size} frames; "
+                f"accepted are {error.limit} or more"
             )
             return []
         if isinstance(memory, tuple):  # outputs of intermediate CTC layers beside it

@@ -8,6 +8,7 @@ array a result that unpacks like its list.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +25,9 @@ from espnet_smoe.items import Item, ItemReader, Speech, Tasks, name_of
 from espnet_smoe.precision import prepare
 from espnet_smoe.pretrained import ModelError, ModelFiles, Pretrained, find_model, load
 from espnet_smoe.results import Failure, Result
+from espnet_smoe.routing import RoutingError
 from espnet_smoe.stitching import stitch
+from espnet_smoe.stock_attributes import StockAttributes
 from espnet_smoe.vocabulary import Vocabulary, VocabularyError
 
 logger = logging.getLogger(__name__)
@@ -34,10 +37,13 @@ logger = logging.getLogger(__name__)
 PADDED_PAUSE, UTTERANCE_PAUSE = 2.0, 0.4
 READ_AHEAD = 2  # times batch_size: stretches read before decoding starts, to sort them by length
 ON_ERROR = ("raise", "return")
-ITEM_ERRORS = (AudioError, BandwidthError, OptionError, VocabularyError, OutOfMemory, OSError)
+ITEM_ERRORS = (
+    *(AudioError, BandwidthError, OptionError, VocabularyError, RoutingError),
+    *(OutOfMemory, OSError),
+)
 
 
-class Speech2Text:
+class Speech2Text(StockAttributes):
     """Transcribes and translates recordings.
 
     Args:
@@ -93,6 +99,11 @@ class Speech2Text:
             ModelError: Says what is missing.
         """
         if model_tag is None:
+            if model_file is not None:
+                raise ModelError(
+                    f"model_file is {model_file!r}, but no model directory is given; accepted "
+                    "beside s2t_train_config is s2t_model_file"
+                )
             return cls(**keywords)
         files = find_model(model_tag, model_file=model_file)
         return cls(files.config, files.weights, **keywords)
@@ -235,12 +246,20 @@ class Speech2Text:
             raise OptionError(f"on_error is {on_error!r}; accepted: {', '.join(ON_ERROR)}")
         options = self.options.with_call(keywords)
         self.reader.requested(tasks, options)
-        return self._stream(items, tasks, options, on_error)
+        if options.lang_sym is not None:
+            self.vocabulary.language(options.lang_sym)
+        if _is_one(items):  # a path's letters are no recordings
+            items = [items]
+        return self._stream(items, tasks, options, self._decoder(options), on_error)
 
     def _stream(
-        self, items: Iterable[Any], tasks: Tasks | None, options: Options, on_error: str
+        self,
+        items: Iterable[Any],
+        tasks: Tasks | None,
+        options: Options,
+        decoder: BatchDecoder,
+        on_error: str,
     ) -> Iterator[Any]:
-        decoder = self._decoder(options)
         waiting: deque[Item] = deque()
         jobs: list[Job] = []
         for count, speech in enumerate(items, 1):
@@ -248,21 +267,32 @@ class Speech2Text:
                 speech = Speech(speech)
             item = Item(speech.name or name_of(speech.audio, count), True)
             waiting.append(item)
-            try:
-                for job in self.reader.jobs(item, speech, tasks, options):
-                    jobs.append(job)
-                    if len(jobs) >= READ_AHEAD * options.batch_size:
-                        decoder.decode(jobs)
-                        jobs.clear()
-                        yield from self._finished(waiting, options, on_error)
-            except ITEM_ERRORS as error:
-                item.error = error
-            item.read = True
+            for job in self._read(item, speech, tasks, options):
+                jobs.append(job)
+                if len(jobs) >= READ_AHEAD * options.batch_size:
+                    decoder.decode(jobs)
+                    jobs.clear()
+                    yield from self._finished(waiting, on_error)
+            if item.error is not None:  # the stretches that came before are of no use
+                useless = {id(job) for job in item.jobs}
+                jobs = [job for job in jobs if id(job) not in useless]
+                item.jobs.clear()
+            yield from self._finished(waiting, on_error)
         decoder.decode(jobs)
-        yield from self._finished(waiting, options, on_error)
+        yield from self._finished(waiting, on_error)
+
+    def _read(
+        self, item: Item, speech: Speech, tasks: Tasks | None, options: Options
+    ) -> Iterator[Job]:
+        """The stretches of a recording; an error on the way becomes the item's."""
+        try:
+            yield from self.reader.jobs(item, speech, tasks, options)
+        except ITEM_ERRORS as error:
+            item.error = error
+        item.read = True
 
     def _finished(
-        self, waiting: deque[Item], options: Options, on_error: str
+        self, waiting: deque[Item], on_error: str
     ) -> Iterator[Result | dict[str, Result] | Failure]:
         """The results of the items at the front that are done."""
         while waiting:
@@ -274,6 +304,7 @@ class Speech2Text:
             if error is not None:
                 if on_error == "raise":
                     raise error
+                _let_go(error)
                 yield Failure(item.name, error)
                 continue
             results = {
@@ -293,12 +324,37 @@ class Speech2Text:
             yield next(iter(results.values())) if item.single else results
 
     def decode_long(
-        self, speech: Any, *, lang_sym: str | None = None, task_sym: str | None = None
+        self,
+        speech: Any,
+        condition_on_prev_text: bool = False,
+        init_text: str | None = None,
+        end_time_threshold: str | None = None,
+        lang_sym: str | None = None,
+        task_sym: str | None = None,
+        skip_last_chunk_threshold: float | None = None,
     ) -> list[tuple[float, float, str]]:
         """Times in seconds and texts of a long recording, in the form of ESPnet's method.
 
         The recording is cut at pauses; the model need not know timestamps.
+
+        Args:
+            speech: A recording, as for a call.
+            condition_on_prev_text: False; the stretches are decoded together.
+            init_text: As in ESPnet, of no effect without `condition_on_prev_text`.
+            end_time_threshold: Of no effect: no utterance is cut by the end of a stretch.
+            lang_sym: The language spoken.
+            task_sym: The task.
+            skip_last_chunk_threshold: Of no effect: stretches without speech are left out.
+
+        Raises:
+            OptionError: `condition_on_prev_text` is set.
+            ValueError: As a call.
         """
+        if condition_on_prev_text:
+            raise OptionError(
+                f"condition_on_prev_text is {condition_on_prev_text!r}; accepted: False (the "
+                "stretches of a recording are decoded together)"
+            )
         result = self(speech, lang_sym=lang_sym, task_sym=task_sym)
         return [(round(s.start, 2), round(s.end, 2), s.text) for s in result.segments]
 
@@ -306,9 +362,15 @@ class Speech2Text:
 def _is_one(speech: Any) -> bool:
     if isinstance(speech, str | Path | Speech | np.ndarray | torch.Tensor):
         return True
-    return (
-        isinstance(speech, tuple)
-        and len(speech) == 2
-        and isinstance(speech[1], int | float | np.number)
-        and not isinstance(speech[0], str | Path)
-    )
+    if not isinstance(speech, tuple) or len(speech) != 2:
+        return False
+    # an array and its rate, or the wrong way round, which will be said
+    numbers = [isinstance(part, int | float | np.number) for part in speech]
+    return any(numbers) and not any(isinstance(part, str | Path) for part in speech)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop the samples that an error's frames hold: a failure may be kept for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

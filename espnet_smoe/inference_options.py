@@ -107,14 +107,18 @@ class Options(SearchOptions):
             ),
             (
                 "max_length",
-                self.max_length is None or 1.0 <= self.max_length < float("inf"),
+                self.max_length is None
+                or (_is_number(self.max_length) and 1.0 <= self.max_length < float("inf")),
                 "1 second or more, or None",
             ),
             (
                 "pause",
-                self.pause is None or self.pause >= LEAST_PAUSE_LEFT_OUT,
+                self.pause is None
+                or (_is_number(self.pause) and self.pause >= LEAST_PAUSE_LEFT_OUT),
                 f"{LEAST_PAUSE_LEFT_OUT} seconds or more, or None",
             ),
+            ("lang_sym", self.lang_sym is None or isinstance(self.lang_sym, str), "one language"),
+            ("task_sym", isinstance(self.task_sym, str), "one task"),
             ("batch_size", _is_count(self.batch_size), "1 or more"),
             (
                 "encoder_batch",
@@ -160,6 +164,10 @@ def check_bandwidth(value: object) -> str:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _own(keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from espnet_smoe.encoder import RoutedEncoder
 from espnet_smoe.inference_options import AUTO, OptionError, Options, check_bandwidth
 from espnet_smoe.model import ROUTE_VARIABLE, SMoES2TModel
 from espnet_smoe.recordings import pieces
-from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary
+from espnet_smoe.routing import RoutingError
+from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary, VocabularyError, names_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Speech:
         tasks: A task, or several.
         bandwidth: ``auto``, ``wb`` or ``nb``.
         language: The language spoken.
-        text_prev: What was said before, as text or token ids.
+        text_prev: What was said before the recording, as text or token ids.
     """
 
     audio: Any
@@ -76,7 +77,7 @@ class ItemReader:
     ) -> None:
         self.model, self.vocabulary = model, vocabulary
         self.fs, self.speech_length, self.pause = fs, speech_length, pause
-        self._warned_of_ctc = False
+        self._warned: set[str] = set()
 
     def requested(self, tasks: Tasks | None, options: Options) -> tuple[bool, tuple[str, ...]]:
         """Whether the result is a single one, and the tokens of the tasks."""
@@ -95,23 +96,32 @@ class ItemReader:
         self, item: Item, speech: Speech, tasks: Tasks | None, options: Options
     ) -> Iterator[Job]:
         """The stretches of a recording, as they are read."""
-        item.single, item.tasks = self.requested(
-            tasks if speech.tasks is None else speech.tasks, options
-        )
-        item.language = self.vocabulary.language(speech.language or options.lang_sym)
-        bandwidth = check_bandwidth(speech.bandwidth or options.bandwidth)
-        for task in item.tasks:
-            ids = self.vocabulary.prompt(
-                item.language,
-                task,
-                predict_time=options.predict_time,
-                text_prev=_listed(speech.text_prev),
+        try:
+            item.single, item.tasks = self.requested(
+                tasks if speech.tasks is None else speech.tasks, options
             )
-            item.prompts.append(Prompt(tuple(ids), task in TRANSCRIBING))
-        experts = experts_of(self.model.decoder, [p.ids for p in item.prompts])
-        item.written_by = list(experts or [""] * len(item.tasks))
+            language = options.lang_sym if speech.language is None else speech.language
+            item.language = self.vocabulary.language(language)
+            bandwidth = options.bandwidth if speech.bandwidth is None else speech.bandwidth
+            check_bandwidth(bandwidth)
+            item.prompts = self._prompts(item, options, None)
+            item.written_by = self._written_by(item)
+            first = self._prompts(item, options, _listed(speech.text_prev))
+        except (OptionError, VocabularyError) as error:
+            raise type(error)(f"audio {item.name!r}: {error}") from error
+        if bandwidth != AUTO and self._encoder_experts() is None:
+            self._warn(
+                "bandwidth %s has no effect: the model's encoder has no experts for bandwidths",
+                bandwidth,
+            )
         if options.ctc_weight > 0.0 and not any(p.transcribes for p in item.prompts):
-            self._warn_of_ctc(options, item.tasks)
+            # beside a task that transcribes, the weight is meant for that; alone, for nothing
+            self._warn(
+                "ctc_weight %s has no effect on %s: CTC is trained on transcripts and ruins other "
+                "tasks, so only transcribing uses it",
+                options.ctc_weight,
+                names_of(item.tasks),
+            )
         for piece in pieces(
             speech.audio,
             fs=self.fs,
@@ -120,34 +130,91 @@ class ItemReader:
             channels=options.channels,
             name=item.name,
         ):
-            job = Job(
-                item.name, piece, item.prompts, self._route(bandwidth, piece.bandwidth, options)
-            )
+            route = self._route(bandwidth, piece.bandwidth, options)
+            self._require_expert(item.name, route)
+            prompts = first if piece.start == 0.0 else item.prompts
+            job = Job(item.name, piece, prompts, route)
             item.jobs.append(job)
             yield job
 
-    def _warn_of_ctc(self, options: Options, tasks: Sequence[str]) -> None:
-        """Beside a task that transcribes, the weight is meant for that; alone, for nothing."""
-        if not self._warned_of_ctc:
-            self._warned_of_ctc = True
-            logger.warning(
-                "ctc_weight %s has no effect on %s: CTC is trained on transcripts and ruins other "
-                "tasks, so only transcribing uses it",
-                options.ctc_weight,
-                ", ".join(task.strip("<>") for task in tasks),
+    def _prompts(self, item: Item, options: Options, text_prev: Any) -> list[Prompt]:
+        """The prompt of each task."""
+        return [
+            Prompt(
+                tuple(
+                    self.vocabulary.prompt(
+                        item.language,
+                        task,
+                        predict_time=options.predict_time,
+                        text_prev=text_prev,
+                    )
+                ),
+                task in TRANSCRIBING,
             )
+            for task in item.tasks
+        ]
 
-    def _route(self, asked: str, found: BandwidthEstimate, options: Options) -> Any:
-        """What the encoder is told; None: nothing."""
+    def _written_by(self, item: Item) -> list[str]:
+        """The decoder's expert of each task; empty for a decoder without.
+
+        Raises:
+            RoutingError: A task has none.
+        """
+        found = []
+        for task, prompt in zip(item.tasks, item.prompts, strict=True):
+            try:
+                experts = experts_of(self.model.decoder, [prompt.ids])
+            except RoutingError as error:
+                served = [t for t in self.vocabulary.tasks if self._is_served(item.language, t)]
+                raise RoutingError(
+                    f"audio {item.name!r}: no expert of the model's decoder serves task "
+                    f"{task.strip('<>')!r} of language {item.language.strip('<>')!r}; accepted: "
+                    f"{names_of(served) or 'no task of this language'}"
+                ) from error
+            found.append(experts[0] if experts else "")
+        return found
+
+    def _is_served(self, language: str, task: str) -> bool:
+        try:
+            experts_of(self.model.decoder, [self.vocabulary.prompt(language, task)])
+        except RoutingError:
+            return False
+        return True
+
+    def _warn(self, message: str, *values: Any) -> None:
+        """Say it once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message, *values)
+
+    def _encoder_experts(self) -> Sequence[str] | None:
+        """The encoder's experts; None: it has none, or does not pick them by bandwidth."""
         model = self.model
         if (
             not isinstance(getattr(model, "encoder", None), RoutedEncoder)
             or type(model).encoder_route is not SMoES2TModel.encoder_route
         ):
             return None
+        return tuple(model.encoder.expert_names)
+
+    def _require_expert(self, name: str, route: str | Mapping[str, float] | None) -> None:
+        known = self._encoder_experts()
+        if route is None or known is None:
+            return
+        for bandwidth in [route] if isinstance(route, str) else route:
+            if bandwidth not in known:
+                raise RoutingError(
+                    f"audio {name!r}: no expert of the model's encoder serves bandwidth "
+                    f"{bandwidth!r}; accepted: {', '.join(known)}"
+                )
+
+    def _route(self, asked: str, found: BandwidthEstimate, options: Options) -> Any:
+        """What the encoder is told; None: nothing."""
+        if self._encoder_experts() is None:
+            return None
         if asked != AUTO:
             return asked
-        if model.route_override or os.environ.get(ROUTE_VARIABLE):
+        if self.model.route_override or os.environ.get(ROUTE_VARIABLE):
             return None
         if found.label == AMBIGUOUS:
             if options.ambiguous == "wb":

@@ -28,6 +28,7 @@ ARK_ENTRY = re.compile(r"\.ark:\d+$")
 NUMBER = r"\d+(?:\.\d+)?"
 FRAGMENT = re.compile(rf"#(?:t=({NUMBER}),({NUMBER}))?(?:(?:(?<=#)|&)channel=(\d+))?$")
 OVERSHOOT_SECONDS = 0.5  # an end so far behind the recording's is taken for its end, as Kaldi does
+WHOLE = "accepted is the whole file"
 LOSSY = ("OGG", "MPEG", "MP3")  # containers whose length in the header is an estimate
 
 
@@ -202,7 +203,9 @@ def samples_of(where: Locator) -> tuple[np.ndarray, int]:
                 file.seek(first)
             x = file.read(count if where.start is not None else -1, dtype="float32")
             if len(x) < count and file.format not in LOSSY:
-                raise AudioError(f"is cut short: {len(x)} of the {count} samples it promises")
+                raise AudioError(
+                    f"is cut short: {len(x)} of the {count} samples it promises; {WHOLE}"
+                )
     channels = 1 if x.ndim == 1 else x.shape[1]
     _one_channel(where, channels)
     if where.channel is not None and x.ndim == 2:
@@ -247,7 +250,7 @@ def blocks_of(where: Locator, seconds: float) -> Iterator[tuple[np.ndarray, int]
                 reason = str(error).split(": ", 1)[-1].strip()
                 raise AudioError(
                     f"is cut short or damaged: {done} of the {count} samples it promises came "
-                    f"before the error ({reason})"
+                    f"before the error ({reason}); {WHOLE}"
                 ) from error
             if len(x):
                 done += len(x)
@@ -257,4 +260,4 @@ def blocks_of(where: Locator, seconds: float) -> Iterator[tuple[np.ndarray, int]
             if len(x) < wanted:
                 break
         if done < count and file.format not in LOSSY:
-            raise AudioError(f"is cut short: {done} of the {count} samples it promises")
+            raise AudioError(f"is cut short: {done} of the {count} samples it promises; {WHOLE}")

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 AVERAGED = "valid.acc.ave.pth"  # what the recipe decodes with
+META = "meta.yaml"  # of a packed model
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 CONFIG_KEY, MODEL_KEY = "s2t_train_config", "s2t_model_file"  # in a packed model's meta.yaml
 
@@ -82,25 +83,34 @@ def find_model(source: str | Path, *, model_file: str | None = None) -> ModelFil
         ModelError: Says what is missing.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and not (path / META).is_file():
         return _in_directory(path, model_file)
+    if model_file is not None:
+        raise ModelError(
+            f"model {str(source)!r}: model_file is {model_file!r}; accepted with a packed or "
+            "published model, which holds one checkpoint, is None"
+        )
+    if path.is_dir():
+        return _unpacked_model(path)
     if path.is_file():
         if not path.name.endswith(ARCHIVES):
             raise ModelError(
                 f"model {str(source)!r}: accepted are a directory, a packed model "
                 f"({', '.join(ARCHIVES)}) and a hub tag"
             )
-        return _in_directory(_unpacked(path), None)
+        return _unpacked_model(_unpacked(path))
     if path.name.endswith(ARCHIVES) or path.is_absolute() or str(source).startswith("."):
         raise ModelError(f"model {str(source)!r} does not exist")
     return _from_hub(str(source))
 
 
+def _unpacked_model(path: Path) -> ModelFiles:
+    meta = yaml.safe_load((path / META).read_text(encoding="utf-8"))
+    files = {**meta.get("yaml_files", {}), **meta.get("files", {})}
+    return _from_meta({key: str(path / name) for key, name in files.items()}, str(path))
+
+
 def _in_directory(path: Path, model_file: str | None) -> ModelFiles:
-    if (path / "meta.yaml").is_file():  # an unpacked model
-        meta = yaml.safe_load((path / "meta.yaml").read_text(encoding="utf-8"))
-        files = {**meta.get("yaml_files", {}), **meta.get("files", {})}
-        return _from_meta({key: str(path / name) for key, name in files.items()}, str(path))
     config = path / "config.yaml"
     if not config.is_file():
         raise ModelError(f"model directory {str(path)!r} has no config.yaml (stage 11 writes it)")
@@ -144,7 +154,7 @@ def _unpacked(path: Path) -> Path:
     try:
         safe: dict[str, Any] = {} if path.suffix == ".zip" else {"filter": "data"}
         shutil.unpack_archive(str(path), str(partial), **safe)
-        if not (partial / "meta.yaml").is_file():
+        if not (partial / META).is_file():
             raise ModelError("it holds no meta.yaml; accepted is what espnet2.bin.pack writes")
         partial.rename(target)
     except (shutil.ReadError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
@@ -220,7 +230,8 @@ def _config(path: Path) -> argparse.Namespace:
         raise ModelError(f"config {str(path)!r} is no training config of ESPnet's S2T task")
     if not config.get("token_list"):
         raise ModelError(
-            f"config {str(path)!r} has no tokens: its token_list must be a list, or a file's name"
+            f"config {str(path)!r} has no tokens: its token_list is {config.get('token_list')!r}; "
+            "accepted is a list, or a file's name"
         )
     from espnet2.tasks.s2t import S2TTask
 
@@ -259,6 +270,10 @@ def _load_weights(model: Any, path: Path) -> None:
         raise ModelError(
             f"checkpoint {str(path)!r} is broken, or holds more than weights: {error}"
         ) from error
+    if not isinstance(state, dict):
+        raise ModelError(
+            f"checkpoint {str(path)!r} holds a {type(state).__name__}; accepted: weights by name"
+        )
     state = state.get("module", state)  # DeepSpeed's
     try:
         missing, unknown = model.load_state_dict(state, strict=False)

@@ -75,10 +75,16 @@ class Vocabulary:
             if DEFAULT_LANGUAGE in self.languages:
                 return DEFAULT_LANGUAGE
             raise VocabularyError(
-                f"no language is given, and the model knows {_names(self.languages)}; name the "
+                f"no language is given, and the model knows {names_of(self.languages)}; name the "
                 "one that is spoken (lang_sym)"
             )
-        return self._known(name, "language", self.languages)
+        token = self._known(name, "language", self.languages)
+        if token in self.tasks:
+            raise VocabularyError(
+                f"the language is {name!r}, which is a task; accepted: "
+                f"{names_of(self.languages) or 'none'}"
+            )
+        return token
 
     def task(self, name: str) -> str:
         """The token of a task.
@@ -89,12 +95,12 @@ class Vocabulary:
         return self._known(name, "task", self.tasks)
 
     def _known(self, name: str, kind: str, known: Sequence[str]) -> str:
-        token = symbol_of(name) if isinstance(name, str) else name
+        token = symbol_of(name) if isinstance(name, str) else ""
         if token not in self._special or token in RESERVED or token == self.notime:
             raise VocabularyError(
-                f"the model knows no {kind} {name!r}; accepted: {_names(known) or 'none'}"
+                f"the model knows no {kind} {name!r}; accepted: {names_of(known) or 'none'}"
             )
-        return str(token)
+        return token
 
     def prompt(
         self,
@@ -117,6 +123,11 @@ class Vocabulary:
         """
         prompt = [self.ids[bbpe.SOS], self.ids[language], self.ids[task]]
         if not predict_time:
+            if self.notime not in self.ids:
+                raise VocabularyError(
+                    f"the model's notime_symbol is {self.notime!r}, which its token list does not "
+                    "have; accepted: predict_time=True"
+                )
             prompt.append(self.ids[self.notime])
         if text_prev is None:
             return prompt
@@ -158,5 +169,6 @@ class Vocabulary:
         return str(self.tokenizer.tokens2text(tokens)).strip()
 
 
-def _names(symbols: Sequence[str]) -> str:
+def names_of(symbols: Sequence[str]) -> str:
+    """Tokens as a user writes them: ``asr, st_eng``."""
     return ", ".join(symbol.strip("<>") for symbol in symbols)

@@ -31,7 +31,7 @@ LAYERS = [  # left to right; within a layer too
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
     ["vocabulary", "inference_options", "pretrained", "precision"],
-    ["results", "stitching", "decoding", "items", "inference"],
+    ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots"],
     ["cli"],

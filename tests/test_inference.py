@@ -224,7 +224,7 @@ def test_one_that_never_fits_is_named(s2t: Speech2Text, monkeypatch: pytest.Monk
     monkeypatch.setattr(BatchDecoder, "_decode_at_once", never)
     results = list(s2t.stream(SPEECHES, on_error="return"))
     assert [type(r) for r in results] == [Result] * 3 + [Failure] + [Result] * 2
-    with pytest.raises(OutOfMemory, match=r"array 4 .*accepted is a smaller beam_size or max_len"):
+    with pytest.raises(OutOfMemory, match=r"array 4' .*accepted is a smaller beam_size or max_len"):
         s2t(SPEECHES)
 
 
