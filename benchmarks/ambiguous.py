@@ -362,15 +362,13 @@ def main() -> None:
             summary["conditions"].append({"condition": condition, "truth": truth, **found})
             everything += [(condition, d) for d in decoded]
             summary["utterances"] += [{"condition": condition, **asdict(d)} for d in decoded]
-    for least, truth in product((-np.inf, args.usable_snr), ("wb", "nb", "wb nb")):
-        chosen = [d for c, d in everything if d.truth in truth and is_usable(c, least)]
+    for least, truths in product((-np.inf, args.usable_snr), ("wb", "nb", "wb nb")):
+        chosen = [d for c, d in everything if d.truth in truths.split() and is_usable(c, least)]
         for task in args.tasks:
             found = pool(chosen, sets.references, task)
-            summary["pooled"].append({"snr": str(least), "truth": truth, "task": task, **found})
-            shown = "; ".join(f"{r} {_shown(found[r])}" for r in RULES if r in found)
-            print(
-                f"SNR >= {least}, {truth}, {task}, {found['utts']} ambiguous: {shown}", flush=True
-            )
+            summary["pooled"].append({"snr": str(least), "truth": truths, "task": task, **found})
+            shown = "; ".join(f"{rule} {_shown(found[rule])}" for rule in RULES if rule in found)
+            print(f"SNR >= {least}, {truths}, {task}, {found['utts']} ambiguous: {shown}")
     summary["seconds"] = time.perf_counter() - begin
     if args.json:
         text = json.dumps(summary, indent=1, ensure_ascii=False)
