@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import time
 import warnings
 import zlib
@@ -71,12 +72,12 @@ def noisy(x: np.ndarray, condition: str, utt: str, seed: int) -> np.ndarray:
         float32 (N,).
 
     Raises:
-        ValueError: An unknown colour, or no number of dB.
+        ValueError: The condition is none of these.
     """
     if condition == CLEAN:
         return x.astype(np.float32)
     colour, _, snr = condition.partition(":")
-    if colour not in COLOURS:
+    if colour not in COLOURS or not re.fullmatch(r"-?\d+(\.\d+)?", snr):
         raise ValueError(
             f"condition {condition!r}; accepted: {CLEAN}, or {' or '.join(COLOURS)}:<SNR in dB>"
         )
@@ -287,7 +288,7 @@ def report(condition: str, truth: str, found: Mapping[str, Any]) -> None:
             for rule, s in compared["scores"].items()
         )
         print(f"  {task} {compared['metric']}: {values}")
-        print(f"    wrong - right on all: {_shown(compared['wrong_minus_right'])}")
+        print(f"    wrong - right on all: {_shown(compared['wrong_minus_right'])}", flush=True)
         on_ambiguous = dict(compared["on_ambiguous"])
         utts = on_ambiguous.pop("utts")
         for rule, d in on_ambiguous.items():
