@@ -143,9 +143,10 @@ def decode(s2t: Any, items: Sequence[Speech], truth: str, tasks: Sequence[str]) 
 
     for route in OTHER:
         through(route, items, bandwidth=route)
-    in_doubt = [x for x in items if found[x.name].label == AMBIGUOUS]
+    names = [str(x.name) for x in items]
+    in_doubt = [x for x, n in zip(items, names, strict=True) if found[n].label == AMBIGUOUS]
     through(BLEND, in_doubt, bandwidth="auto", ambiguous="blend")
-    return [Decoded(str(x.name), truth, found[x.name], texts[x.name]) for x in items]
+    return [Decoded(name, truth, found[name], texts[name]) for name in names]
 
 
 def shares(decoded: Sequence[Decoded]) -> dict[str, Any]:
