@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--beam_size", type=int, default=5)
     parser.add_argument("--ctc_weight", type=float, default=0.3)
     parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--max_length", type=float, help="seconds; default: the model's")
+    parser.add_argument("--pause", type=float, help="seconds; default: the model's")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -90,6 +92,8 @@ def main() -> None:
         beam_size=args.beam_size,
         ctc_weight=args.ctc_weight,
         batch_size=args.batch_size,
+        max_length=args.max_length,
+        pause=args.pause,
     )
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "hour.wav"

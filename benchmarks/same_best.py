@@ -88,6 +88,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model_file", help="the checkpoint's name in the directory")
     parser.add_argument("--examples", type=Path, required=True, help="directory of stage 4")
     parser.add_argument("--sets", required=True)
     parser.add_argument("--tasks", default="asr st_eng")
@@ -99,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    files = find_model(args.model)
+    files = find_model(args.model, model_file=args.model_file)
     ours = Speech2Text(files.config, files.weights)
     utts: dict[str, str] = {}
     for test_set in args.sets.split():

@@ -15,7 +15,16 @@ FRAME_TOKENS = ("<blank>", "<unk>")
 END_TOKENS = ("<sos>", "<eos>")
 # Options of `espnet_smoe.Speech2Text` that have their own names here.
 TRANSCRIBE_OPTIONS = (
-    *("bandwidth", "ambiguous", "channels", "max_length", "beam_size", "ctc_weight", "nbest"),
+    *(
+        "bandwidth",
+        "ambiguous",
+        "channels",
+        "max_length",
+        "pause",
+        "beam_size",
+        "ctc_weight",
+        "nbest",
+    ),
     *("batch_size", "device", "dtype"),
 )
 
@@ -153,6 +162,9 @@ def add_transcribe(commands: Any) -> None:
     command.add_argument("--channels", type=channels, help="a number from 1, each or mix")
     command.add_argument(
         "--max_length", type=float, help="longest stretch decoded at once, seconds"
+    )
+    command.add_argument(
+        "--pause", type=float, help="seconds without speech at which longer audio is cut anyway"
     )
     command.add_argument("--beam_size", type=int)
     command.add_argument("--ctc_weight", type=float, help="of CTC, where a task transcribes")

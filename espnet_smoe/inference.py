@@ -29,6 +29,9 @@ from espnet_smoe.vocabulary import Vocabulary, VocabularyError
 
 logger = logging.getLogger(__name__)
 
+# Seconds without speech at which long audio is cut: models trained on padded audio mostly know
+# stretches of several utterances, others utterances.
+PADDED_PAUSE, UTTERANCE_PAUSE = 2.0, 0.4
 READ_AHEAD = 2  # times batch_size: stretches read before decoding starts, to sort them by length
 ON_ERROR = ("raise", "return")
 ITEM_ERRORS = (AudioError, BandwidthError, OptionError, VocabularyError, OutOfMemory, OSError)
@@ -118,7 +121,10 @@ class Speech2Text:
         self.trained_padded = getattr(loaded.args, "preprocessor", "s2t") != "smoe" and not getattr(
             self.s2t_model, "trim_padding", False
         )
-        self.reader = ItemReader(self.s2t_model, self.vocabulary, self.fs, self.speech_length)
+        pause = PADDED_PAUSE if self.trained_padded else UTTERANCE_PAUSE
+        self.reader = ItemReader(
+            self.s2t_model, self.vocabulary, self.fs, self.speech_length, pause
+        )
         self._decoder(self.options)  # says what it cannot do now, not at the first call
 
     def _decoder(self, options: Options) -> BatchDecoder:

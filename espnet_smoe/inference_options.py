@@ -9,6 +9,7 @@ from typing import Any
 
 from espnet_smoe.bandwidth import BANDWIDTHS
 from espnet_smoe.hypotheses import SearchOptions
+from espnet_smoe.pauses import LEAST_PAUSE_LEFT_OUT
 
 AUTO = "auto"
 AMBIGUOUS_RULES = ("measured", "wb", "blend")
@@ -48,6 +49,9 @@ class Options(SearchOptions):
         channels: Of recordings with several: a number from 1, ``each`` or ``mix``; None: an error.
         max_length: Longest stretch decoded at once, seconds; longer audio is cut at pauses. None:
             the training config's ``speech_length``.
+        pause: Seconds without speech at which longer audio is cut in any case, and which are left
+            out; None: 0.4 for a model trained on utterances of their own length, each a stretch of
+            speech; 2.0 for one trained on padded ones, which often hold several.
         pad: Pad each stretch with zeros to ``speech_length``; None: as the model was trained.
         batch_size: Hypothesis lists searched together (utterances x tasks).
         encoder_batch: Utterances encoded together. More than 1 pads the shorter ones, which in
@@ -69,6 +73,7 @@ class Options(SearchOptions):
     ambiguous: str = "measured"
     channels: int | str | None = None
     max_length: float | None = None
+    pause: float | None = None
     pad: bool | None = None
     batch_size: int = 32
     encoder_batch: int | None = None
@@ -104,6 +109,11 @@ class Options(SearchOptions):
                 "max_length",
                 self.max_length is None or 1.0 <= self.max_length < float("inf"),
                 "1 second or more, or None",
+            ),
+            (
+                "pause",
+                self.pause is None or self.pause >= LEAST_PAUSE_LEFT_OUT,
+                f"{LEAST_PAUSE_LEFT_OUT} seconds or more, or None",
             ),
             ("batch_size", _is_count(self.batch_size), "1 or more"),
             (

@@ -68,11 +68,14 @@ class ItemReader:
         vocabulary: Its tokens.
         fs: The rate at which it hears, Hz.
         speech_length: Longest stretch that it was trained on, seconds.
+        pause: Seconds without speech at which longer audio is cut.
     """
 
-    def __init__(self, model: Any, vocabulary: Vocabulary, fs: int, speech_length: float) -> None:
+    def __init__(
+        self, model: Any, vocabulary: Vocabulary, fs: int, speech_length: float, pause: float
+    ) -> None:
         self.model, self.vocabulary = model, vocabulary
-        self.fs, self.speech_length = fs, speech_length
+        self.fs, self.speech_length, self.pause = fs, speech_length, pause
         self._warned_of_ctc = False
 
     def requested(self, tasks: Tasks | None, options: Options) -> tuple[bool, tuple[str, ...]]:
@@ -113,6 +116,7 @@ class ItemReader:
             speech.audio,
             fs=self.fs,
             max_seconds=options.max_length or self.speech_length,
+            pause=options.pause or self.pause,
             channels=options.channels,
             name=item.name,
         ):

@@ -49,14 +49,14 @@ class Cut:
 class LongChannel:
     """Takes a channel block by block and gives its pieces."""
 
-    def __init__(self, rate: int, fs: int, max_seconds: float) -> None:
+    def __init__(self, rate: int, fs: int, max_seconds: float, pause: float) -> None:
         self.rate, self.fs = rate, fs
         self._limit = int(max_seconds * fs)
         self._to_fs = Resampler(rate, fs)
         self._to_vad = None if fs == RATE else Resampler(rate, RATE)
         self._frames = SpeechFrames()
         self._bandwidth = BandwidthStream(rate)
-        self._cutter = PauseCutter(max_seconds, self._quietest)
+        self._cutter = PauseCutter(max_seconds, self._quietest, pause)
         self._x = np.zeros(0, np.float32)  # at fs
         self._first = 0  # number of its first sample
         self._count = 0  # samples read, at the original rate

@@ -14,7 +14,8 @@ import numpy as np
 
 from espnet_smoe.speech_frames import FRAME_SECONDS
 
-LONG_PAUSE = 2.0  # seconds; parts groups, and is left out
+LONG_PAUSE = 2.0  # seconds; parts groups, and is left out (default)
+LEAST_PAUSE_LEFT_OUT = 0.3  # seconds; shorter ones are part of speaking
 MARGIN = 0.2  # seconds kept on either side of speech next to what is left out
 LEAST_SPEECH = 0.1  # seconds; less is a click
 LEAST_PAUSE = 0.09  # seconds: three frames; a shorter one is no better than any quiet place
@@ -37,14 +38,20 @@ def _longest(pauses: list[Span], low: float, high: float) -> float | None:
 class PauseCutter:
     """Cuts spans off a stream of frames as soon as their ends are decided."""
 
-    def __init__(self, max_seconds: float, quietest: Callable[[float, float], float]) -> None:
+    def __init__(
+        self,
+        max_seconds: float,
+        quietest: Callable[[float, float], float],
+        pause: float = LONG_PAUSE,
+    ) -> None:
         """Start at 0.
 
         Args:
             max_seconds: The greatest length of a span.
             quietest: Gives the quietest time between two; asked where there is no pause.
+            pause: Seconds without speech that part groups and are left out.
         """
-        self.max_seconds, self.quietest = max_seconds, quietest
+        self.max_seconds, self.quietest, self.pause = max_seconds, quietest, pause
         self.bound = 0.0  # no span still to come starts earlier
         self._begin = 0.0  # what lies before is dealt with
         self._first = 0  # number of the first frame kept
@@ -101,19 +108,19 @@ class PauseCutter:
         begin, longest = self._begin, self.max_seconds
         runs = self._runs(known, border)
         if not runs:
-            self.bound = begin if known - begin < LONG_PAUSE else known - MARGIN
+            self.bound = begin if known - begin < self.pause else known - MARGIN
             return None
-        near = runs[0][0] - begin < LONG_PAUSE
+        near = runs[0][0] - begin < self.pause
         start = begin if near else runs[0][0] - MARGIN
         self.bound = start
         group = 1
-        while group < len(runs) and runs[group][0] - runs[group - 1][1] < LONG_PAUSE:
+        while group < len(runs) and runs[group][0] - runs[group - 1][1] < self.pause:
             group += 1
         last = runs[group - 1][1]
-        over = border or known - last >= LONG_PAUSE or group < len(runs)
+        over = border or known - last >= self.pause or group < len(runs)
         stop = last + MARGIN
         if over:
-            if border and group == len(runs) and known - last < LONG_PAUSE:
+            if border and group == len(runs) and known - last < self.pause:
                 stop = known
             if stop - start > longest:  # perhaps it fits without the silence around it
                 tight = max(start, runs[0][0] - MARGIN), min(stop, last + MARGIN)
@@ -121,7 +128,7 @@ class PauseCutter:
             if stop - start <= longest:
                 self._begin = self.bound = stop
                 return start, stop
-        elif known - start < (1 + LEAST_SHARE) * longest + LONG_PAUSE:  # blocks decide nothing
+        elif known - start < (1 + LEAST_SHARE) * longest + self.pause:  # blocks decide nothing
             return None
         low, high = start + longest / 2, start + longest
         if over:

@@ -22,6 +22,7 @@ from espnet_smoe.audio_blocks import Audio, InputError, audio_blocks, checked_ra
 from espnet_smoe.bandwidth import BandwidthEstimate, measure
 from espnet_smoe.locator import parse_locator
 from espnet_smoe.long_channel import Cut, LongChannel
+from espnet_smoe.pauses import LEAST_PAUSE_LEFT_OUT, LONG_PAUSE
 
 __all__ = ["Audio", "InputError", "Piece", "pieces"]
 
@@ -119,7 +120,7 @@ def _whole(parts: list[np.ndarray], rate: int, fs: int, named: str) -> Cut:
 
 
 def _ordered(
-    blocks: Iterable[list[np.ndarray]], rate: int, fs: int, max_seconds: float
+    blocks: Iterable[list[np.ndarray]], rate: int, fs: int, max_seconds: float, pause: float
 ) -> Iterator[tuple[Cut, int]]:
     """The pieces of all channels by start, each with its channel's position."""
     channels: list[LongChannel] = []
@@ -131,7 +132,7 @@ def _ordered(
             heapq.heappush(waiting, (cut.start, kept, next(count), cut))
 
     for block in blocks:
-        channels = channels or [LongChannel(rate, fs, max_seconds) for _ in block]
+        channels = channels or [LongChannel(rate, fs, max_seconds, pause) for _ in block]
         for kept, x in enumerate(block):
             take(kept, channels[kept].push(x))
         bound = min(channel.bound for channel in channels)
@@ -146,7 +147,11 @@ def _ordered(
 
 
 def _pieces(
-    blocks: Iterator[tuple[np.ndarray, int]], pick: ChannelPicker, fs: int, max_seconds: float
+    blocks: Iterator[tuple[np.ndarray, int]],
+    pick: ChannelPicker,
+    fs: int,
+    max_seconds: float,
+    pause: float,
 ) -> Iterator[Piece]:
     head: list[list[np.ndarray]] = []
     count = rate = samples = 0
@@ -163,7 +168,7 @@ def _pieces(
     else:
         rest = (pick(x_NC, rate) for x_NC, _ in blocks)
         first = (head.pop(0) for _ in range(len(head)))  # each is free once it is heard
-        found = _ordered(itertools.chain(first, rest), rate, fs, max_seconds)
+        found = _ordered(itertools.chain(first, rest), rate, fs, max_seconds, pause)
     for cut, kept in found:
         yield Piece(cut.x, cut.start, cut.end, pick.number(kept, count), cut.bandwidth)
 
@@ -173,6 +178,7 @@ def pieces(
     *,
     fs: int,
     max_seconds: float,
+    pause: float = LONG_PAUSE,
     channels: None | str | int = None,
     name: str | None = None,
 ) -> Iterator[Piece]:
@@ -184,6 +190,7 @@ def pieces(
             Integers are scaled to [-1, 1), floats stay as they are.
         fs: The model's rate in Hz; an array without a rate has this one.
         max_seconds: The longest piece. A recording up to this length is one piece a channel.
+        pause: Seconds without speech that part the pieces of a longer one, and are left out.
         channels: None: the recording has one channel, or several that are identical; ``"each"``:
             all of them, apart; ``"mix"``: their mean; a number from 1: that one.
         name: The recording's name in errors; default: the path, or ``"array"``.
@@ -202,6 +209,10 @@ def pieces(
         raise InputError(
             f"{named}: max_seconds={max_seconds!r}; accepted is {LEAST_SECONDS} or more"
         )
+    if not pause >= LEAST_PAUSE_LEFT_OUT:
+        raise InputError(
+            f"{named}: pause={pause!r}; accepted is {LEAST_PAUSE_LEFT_OUT} seconds or more"
+        )
     own = None
     if isinstance(audio, str | Path):
         try:
@@ -209,4 +220,4 @@ def pieces(
         except ValueError as error:
             raise InputError(str(error)) from error
     pick = ChannelPicker(channels, own, named)
-    return _pieces(audio_blocks(audio, fs=fs, name=name), pick, fs, max_seconds)
+    return _pieces(audio_blocks(audio, fs=fs, name=name), pick, fs, max_seconds, pause)

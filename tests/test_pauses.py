@@ -18,9 +18,14 @@ from espnet_smoe.speech_frames import FRAME, FRAME_SECONDS, SpeechFrames
 LONGEST = 10.0
 
 
-def cut(speech_T: np.ndarray, step: int = 10**9, quietest: float | None = None) -> list[Span]:
+def cut(
+    speech_T: np.ndarray,
+    step: int = 10**9,
+    quietest: float | None = None,
+    pause: float = LONG_PAUSE,
+) -> list[Span]:
     """All spans of some frames that come in blocks; the end is a border."""
-    cutter = PauseCutter(LONGEST, lambda low, high: quietest or (low + high) / 2)
+    cutter = PauseCutter(LONGEST, lambda low, high: quietest or (low + high) / 2, pause)
     found = []
     for start in range(0, len(speech_T), step):
         cutter.push(speech_T[start : start + step])
@@ -44,21 +49,28 @@ RUNS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 150)), min_size=1,
 
 
 @settings(max_examples=200, deadline=None)
-@given(RUNS, st.integers(1, 400))
-def test_spans_fit_in_order_and_lose_no_speech(lengths: list[tuple[int, int]], step: int) -> None:
+@given(RUNS, st.integers(1, 400), st.sampled_from([0.3, 0.5, LONG_PAUSE]))
+def test_spans_fit_in_order_and_lose_no_speech(
+    lengths: list[tuple[int, int]], step: int, pause: float
+) -> None:
     speech_T = np.concatenate([np.repeat([True, False], pair) for pair in lengths])
-    spans = cut(speech_T)
+    spans = cut(speech_T, pause=pause)
     assert all(0 < end - start <= LONGEST + 1e-9 for start, end in spans)
     assert all(a[1] <= b[0] + 1e-9 for a, b in pairwise(spans))
     for start, end in runs_of(speech_T):
         covered = sum(max(0.0, min(end, b) - max(start, a)) for a, b in spans)
         assert covered == pytest.approx(end - start, abs=LEAST_SPEECH)
-    assert cut(speech_T, step) == spans
+    assert cut(speech_T, step, pause=pause) == spans
 
 
 def test_a_group_that_fits_is_one_span_and_long_pauses_are_left_out() -> None:
     speech_T = frames((5, False), (2, True), (1, False), (2, True), (4, False), (1, True))
     np.testing.assert_allclose(cut(speech_T), [(4.8, 10.2), (13.8, 15)], atol=0.07)
+
+
+def test_shorter_pauses_part_spans_where_asked() -> None:
+    speech_T = frames((2, True), (0.8, False), (2, True), (0.3, False), (1, True))
+    np.testing.assert_allclose(cut(speech_T, pause=0.5), [(0, 2.2), (2.6, 6.1)], atol=0.07)
 
 
 def test_the_longest_pause_in_the_second_half_is_taken() -> None:
