@@ -123,7 +123,8 @@ def main() -> None:
             print(
                 f"{args.model.name} {task:8} beam {beam_size:2} ctc {result.ctc_weight}: {same} of "
                 f"{utts_of_both} equal ({100 * same / utts_of_both:.2f} %), of the others {ties} "
-                f"ties; ESPnet's search fails on {len(result.stock_fails)}; {result.stock_seconds / result.seconds:.1f} x as fast",
+                f"ties; ESPnet's search fails on {len(result.stock_fails)}; "
+                f"{result.stock_seconds / result.seconds:.1f} x as fast",
                 flush=True,
             )
             for d in result.differences:
