@@ -117,7 +117,7 @@ def decode_stock(
     with encoder_clock(stock.s2t_model) as encoding:
         for speech in group:
             if not padded:
-                stock.preprocessor_conf["speech_length"] = len(speech) / FS
+                stock.preprocessor_conf["speech_length"] = (len(speech) + 0.5) / FS  # it cuts
             result = whole(lambda s=speech: stock(s))
             hypothesis = result[0][-1]
             best.append((hypothesis.yseq.tolist(), float(hypothesis.score)))

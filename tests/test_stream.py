@@ -146,7 +146,7 @@ def test_failures_hold_no_samples(s2t: Speech2Text) -> None:
     assert "NaN" in str(failure.error) and held() is None
 
 
-@pytest.mark.parametrize("items", [[], (), iter([])], ids=str)
+@pytest.mark.parametrize("items", [[], (), iter([])], ids=["list", "tuple", "iterator"])
 def test_nothing_gives_nothing(s2t: Speech2Text, items: Any) -> None:
     assert list(s2t(items)) == [] and list(s2t.stream(items)) == []
 
