@@ -22,6 +22,10 @@ from espnet_smoe.recordings import Piece
 NO_ROOM = ("not enough memory", "can't allocate memory", "out of memory")  # in a RuntimeError
 
 
+class TooShort(AudioError):
+    """A stretch has fewer frames than the encoder needs."""
+
+
 class OutOfMemory(MemoryError):
     """One stretch alone does not fit in memory; the message names its recording."""
 
@@ -174,10 +178,11 @@ class BatchDecoder:
         except TooShortUttError as error:
             if len(jobs) > 1:
                 return [pair for job in jobs for pair in self._encode([job])]
-            jobs[0].error = AudioError(
+            jobs[0].error = TooShort(
                 f"audio {jobs[0]} is too short for the encoder: it has {error.actual_size} frames; "
                 f"accepted are {error.limit} or more"
             )
+            jobs[0].found = [[] for _ in jobs[0].prompts]
             return []
         if isinstance(memory, tuple):  # outputs of intermediate CTC layers beside it
             memory = memory[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from espnet_smoe.audio import AudioError
 from espnet_smoe.bandwidth import BandwidthError
-from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory
+from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory, TooShort
 from espnet_smoe.inference_options import OptionError, Options
 from espnet_smoe.items import Item, ItemReader, Speech, Tasks, name_of
 from espnet_smoe.precision import prepare
@@ -44,7 +44,7 @@ ITEM_ERRORS = (
 
 
 class Speech2Text(StockAttributes):
-    """Transcribes and translates recordings.
+    """Transcribes and translates recordings. One call at a time: threads need one object each.
 
     Args:
         s2t_train_config: The training config that ESPnet saved.
@@ -300,7 +300,7 @@ class Speech2Text(StockAttributes):
             if not (item.read and all(job.found or job.error for job in item.jobs)):
                 return
             waiting.popleft()
-            error = item.error or next((j.error for j in item.jobs if j.error is not None), None)
+            error = item.error or next(filter(None, map(_error_of(item), item.jobs)), None)
             if error is not None:
                 if on_error == "raise":
                     raise error
@@ -367,6 +367,15 @@ def _is_one(speech: Any) -> bool:
     # an array and its rate, or the wrong way round, which will be said
     numbers = [isinstance(part, int | float | np.number) for part in speech]
     return any(numbers) and not any(isinstance(part, str | Path) for part in speech)
+
+
+def _error_of(item: Item) -> Callable[[Job], Exception | None]:
+    """What a stretch's error is to its recording: one too short among several is empty."""
+
+    def error(job: Job) -> Exception | None:
+        return None if isinstance(job.error, TooShort) and len(item.jobs) > 1 else job.error
+
+    return error
 
 
 def _let_go(error: BaseException | None) -> None:

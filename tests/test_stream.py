@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tiny import FS, speech
 
 from espnet_smoe import Speech, Speech2Text
 from espnet_smoe.decoding import BatchDecoder
+from espnet_smoe.recordings import Piece, pieces
 from espnet_smoe.results import Failure, Result
 
 SILENCE = np.zeros(4 * FS, np.float32)  # long, so nothing of it is decoded
@@ -207,3 +209,20 @@ def test_what_was_said_before_is_for_the_first_stretch(s2t: Speech2Text) -> None
     )
     assert with_[0].score != without[0].score
     assert [s.score for s in with_[1:]] == pytest.approx([s.score for s in without[1:]], abs=1e-4)
+
+
+def test_a_stretch_too_short_for_the_encoder_is_empty_beside_others(
+    s2t: Speech2Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two(audio: Any, **options: Any) -> Iterator[Piece]:
+        (whole,) = pieces(audio, **options)
+        yield replace(whole, x=whole.x[:320], end=0.02)
+        yield replace(whole, start=0.02)
+
+    x = speech(8000)
+    expected = s2t(x, tasks=["asr", "st_eng"])
+    monkeypatch.setattr("espnet_smoe.items.pieces", two)
+    found = s2t(x, tasks=["asr", "st_eng"])
+    for task, result in found.items():
+        assert [s.text for s in result.segments] == ["", expected[task].text]
+        assert result.score == pytest.approx(expected[task].score, abs=1e-4)
