@@ -34,6 +34,7 @@ setup(
         "silero-vad>=6.2",  # voice activity, its network in the wheel: where recordings are cut
         "onnxruntime",  # runs it: without PyTorch, 7 times as fast as its TorchScript
         "jiwer",  # WER, CER
+        "safetensors",  # weights that hold nothing else
         "sacrebleu",  # BLEU, chrF
         "wrapt>=1.14",  # the post-import hook
         "rich",  # tables in the terminal

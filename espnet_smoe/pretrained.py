@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import logging
 import os
-import pickle
 import shutil
 import tempfile
 import zipfile
@@ -17,21 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from espnet2.text.build_tokenizer import build_tokenizer
 
-logger = logging.getLogger(__name__)
+from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 AVERAGED = "valid.acc.ave.pth"  # what the recipe decodes with
 META = "meta.yaml"  # of a packed model
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 CONFIG_KEY, MODEL_KEY = "s2t_train_config", "s2t_model_file"  # in a packed model's meta.yaml
-
-
-class ModelError(ValueError):
-    """A model cannot be found or loaded."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +107,20 @@ def _in_directory(path: Path, model_file: str | None) -> ModelFiles:
     config = path / "config.yaml"
     if not config.is_file():
         raise ModelError(f"model directory {str(path)!r} has no config.yaml (stage 11 writes it)")
-    names = sorted(p.name for p in path.glob("*.pth") if p.name != "checkpoint.pth")
+    names = sorted(
+        p.name for p in path.iterdir() if p.suffix in SUFFIXES and p.name != "checkpoint.pth"
+    )
     if model_file is None:
-        if AVERAGED not in names and len(names) != 1:
+        if AVERAGED not in names and len({Path(name).stem for name in names}) != 1:
             raise ModelError(
                 f"model directory {str(path)!r} has no {AVERAGED}; name one with model_file "
-                f"(there: {', '.join(names) or 'no *.pth'})"
+                f"(there: {', '.join(names) or 'no checkpoint'})"
             )
-        model_file = AVERAGED if AVERAGED in names else names[0]
+        model_file = AVERAGED if AVERAGED in names else names[-1]  # safetensors, where both are
     if not (path / model_file).is_file():
         raise ModelError(
             f"model directory {str(path)!r} has no {model_file} (there: "
-            f"{', '.join(names) or 'no *.pth'})"
+            f"{', '.join(names) or 'no checkpoint'})"
         )
     return ModelFiles(config, path / model_file)
 
@@ -198,7 +193,7 @@ def load(
     if getattr(args, "use_adapter", False):
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:
-        _load_weights(model, files.weights)
+        load_weights(model, files.weights)
     token_type = token_type or args.token_type
     bpemodel = bpemodel or args.bpemodel
     tokenizer = None
@@ -254,35 +249,10 @@ def _resolve(config: Path, key: str, name: str) -> str:
     for directory in (*config.absolute().parents, Path.cwd()):
         if (directory / name).is_file():
             return str(directory / name)
+    moved = config.absolute().parent / Path(name).name  # `model_files` puts it there
+    if Path(name).is_absolute() and moved.is_file():
+        return str(moved)
     raise ModelError(
         f"config {str(config)!r} names the {key} {name!r}, which is neither below one of the "
         "directories above the config nor below the present one"
     )
-
-
-def _load_weights(model: Any, path: Path) -> None:
-    """Load a checkpoint that has every weight of the model; ESPnet would leave the rest random."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError) as error:
-        raise ModelError(f"checkpoint {str(path)!r} cannot be read: {error}") from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ModelError(
-            f"checkpoint {str(path)!r} is broken, or holds more than weights: {error}"
-        ) from error
-    if not isinstance(state, dict):
-        raise ModelError(
-            f"checkpoint {str(path)!r} holds a {type(state).__name__}; accepted: weights by name"
-        )
-    state = state.get("module", state)  # DeepSpeed's
-    try:
-        missing, unknown = model.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:  # sizes differ; a lacking expert
-        raise ModelError(f"checkpoint {str(path)!r} does not fit its config: {error}") from error
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ModelError(
-            f"checkpoint {str(path)!r} lacks {', '.join(missing[:5])}{more}, which its config has"
-        )
-    if unknown:
-        logger.warning("%s: %d weights that the config lacks: %s", path, len(unknown), unknown[:5])

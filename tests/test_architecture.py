@@ -30,7 +30,7 @@ LAYERS = [  # left to right; within a layer too
     ["validation", "crosschecks"],
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
-    ["vocabulary", "inference_options", "pretrained", "precision"],
+    ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots"],
