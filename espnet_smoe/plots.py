@@ -92,7 +92,7 @@ def routes_of(curves: Curves, kind: str) -> dict[str, str]:
 
 def plot_training_curves(curves: Curves, path: str | Path, *, title: str = "") -> None:
     """Draw accuracy and attention loss per route over epochs (valid solid, train dashed)."""
-    figure = _figure(width=11.0, height=4.2)
+    figure = new_figure(width=11.0, height=4.2)
     axes = figure.subplots(1, len(CURVE_KINDS))
     for axis, (kind, label) in zip(axes, CURVE_KINDS.items(), strict=True):
         for number, (route, key) in enumerate(routes_of(curves, kind).items()):
@@ -109,7 +109,7 @@ def plot_training_curves(curves: Curves, path: str | Path, *, title: str = "") -
         if axis.get_legend_handles_labels()[0]:
             axis.legend(title="valid: solid, train: dashed", fontsize=8, title_fontsize=8)
     figure.suptitle(title or "Training curves per route")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_score_matrix(scores: Sequence[Score], path: str | Path, *, title: str = "") -> None:
@@ -124,7 +124,7 @@ def plot_score_matrix(scores: Sequence[Score], path: str | Path, *, title: str =
     rows.sort(key=lambda row: (row[0], row[1], METRICS.index(row[2])))
     seen = {s.bandwidth for s in scores}
     columns = [bw for bw in BANDWIDTH_ORDER if bw in seen] + sorted(seen - set(BANDWIDTH_ORDER))
-    figure = _figure(width=3.2 + 1.9 * len(columns), height=1.2 + 0.62 * len(rows))
+    figure = new_figure(width=3.2 + 1.9 * len(columns), height=1.2 + 0.62 * len(rows))
     axis = figure.subplots()
     quality = [[math.nan] * len(columns) for _ in rows]
     for s in scores:
@@ -136,7 +136,7 @@ def plot_score_matrix(scores: Sequence[Score], path: str | Path, *, title: str =
     axis.set_xticks(range(len(columns)), columns)
     axis.set_yticks(range(len(rows)), [_row_name(*row) for row in rows])
     axis.set_title(title or "Score with 95 % bootstrap interval", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _row_name(test_set: str, task: str, metric: str) -> str:
@@ -144,7 +144,8 @@ def _row_name(test_set: str, task: str, metric: str) -> str:
     return f"{test_set}  {task}  {name}"
 
 
-def _figure(*, width: float, height: float) -> Any:
+def new_figure(*, width: float, height: float) -> Any:
+    """An empty figure, inches, that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -153,7 +154,8 @@ def _figure(*, width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a PNG, whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png")

@@ -31,9 +31,11 @@ LAYERS = [  # left to right; within a layer too
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
     ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
+    ["averaging", "inspect_model", "model_diff"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
-    ["convert", "scoring", "plots"],
+    ["convert", "scoring", "plots", "inspect_report"],
+    ["cli_inspect"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
