@@ -9,6 +9,7 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "espnet_smoe/__init__.py").read_text())
 
 DASK = ["dask", "distributed", "dask-jobqueue"]  # stages 2, 3 and 7 on several machines
+ONNX = ["onnx", "onnxscript"]  # writes models as ONNX
 
 setup(
     name="espnet-smoe",
@@ -44,8 +45,10 @@ setup(
     extras_require={
         "mini": ["espeakng-loader"],  # speaks the built-in corpus; bundles libespeak-ng
         "dask": DASK,
+        "onnx": ONNX,
         "test": [
             *DASK,
+            *ONNX,
             "espeakng-loader",
             "pytest",
             "pytest-xdist",

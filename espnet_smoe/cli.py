@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_smoe.cli_inspect import add_average, add_inspect
+from espnet_smoe.cli_onnx import add_onnx
 
 FRAME_TOKENS = ("<blank>", "<unk>")
 END_TOKENS = ("<sos>", "<eos>")
@@ -197,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_transcribe(commands)
     add_inspect(commands)
     add_average(commands)
+    add_onnx(commands)
     args, further = parser.parse_known_args(argv)
     if further and args.run is not params:
         parser.error(f"unknown options: {' '.join(further)}")

@@ -37,6 +37,55 @@ def inspect(args: argparse.Namespace) -> None:
     if args.against_file is not None and args.against is None:
         raise ModelError("--against_file names a checkpoint of --against, which is not given")
     console = Console(width=WIDTH)
+    files = find_model(args.model, model_file=args.model_file)
+    assert files.weights is not None
+    diff = origin = None
+    second = ""
+    if args.against is not None:
+        against = find_model(args.against, model_file=args.against_file)
+        assert against.weights is not None
+        origin, second = read_weights(against.weights), str(against.weights)
+        diff = diff_weights(read_weights(files.weights), origin)
+    model = load(files).model
+    note = ""
+    try:
+        found = inspect_model(model, origin)
+    except ModelError as error:  # another architecture; the difference lists what is unequal
+        note = f"no distances from --against: {error}"
+        found = inspect_model(model)
+    print_inspection(found, str(args.model), console)
+    if note:
+        console.print(note)
+    if diff is not None:
+        print_diff(diff, str(files.weights), second, console)
+    if args.json is not None:
+        write_json(args.json, found, diff)
+    if args.picture is not None:
+        draw(found, args.picture, title=str(args.model))
+
+
+def average(args: argparse.Namespace) -> None:
+    """Write the mean of a model's checkpoints.
+
+    Raises:
+        ModelError: They are of different models, do not fit the config, or the file exists.
+    """
+    from espnet_smoe.averaging import average_checkpoints
+    from espnet_smoe.checkpoints import SUFFIXES, ModelError, fit_weights, write_weights
+    from espnet_smoe.inspect_report import check_free
+    from espnet_smoe.pretrained import ModelFiles, load
+
+    if args.out.suffix not in SUFFIXES:
+        raise ModelError(
+            f"--out {str(args.out)!r}: accepted are names that end in {', '.join(SUFFIXES)}"
+        )
+    check_free(args.out)
+    within = [args.model / name for name in args.checkpoints]
+    paths = [
+        inside if inside.is_file() else name
+        for inside, name in zip(within, args.checkpoints, strict=True)
+    ]
+    mean = average_checkpoints(paths)
     config = args.model / "config.yaml"
     fit_weights(load(ModelFiles(config, None)).model, mean, origin="the average")
     write_weights(mean, args.out)

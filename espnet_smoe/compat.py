@@ -22,3 +22,4 @@ PositionalEncoding = import_module(f"{_transformer}.embedding").PositionalEncodi
 ScaledPositionalEncoding = import_module(f"{_transformer}.embedding").ScaledPositionalEncoding
 SearchHypothesis = import_module(f"{NETS}.beam_search").Hypothesis
 TooShortUttError = import_module(f"{_transformer}.subsampling").TooShortUttError
+check_short_utt = import_module(f"{_transformer}.subsampling").check_short_utt

@@ -12,7 +12,8 @@ dimension, H heads, C dimension of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,6 +69,41 @@ def check_decoder(decoder: Any) -> None:
         raise ValueError("the decoder is in training mode; call model.eval() first")
 
 
+def run_layer(
+    layer: Any,
+    x_NTD: torch.Tensor,
+    attend_self: Callable[[torch.Tensor], torch.Tensor],
+    attend_memory: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """One `DecoderLayer` of ESPnet's, in the order of its ``forward``.
+
+    Args:
+        layer: What `check_decoder` accepts.
+        x_NTD: The next T tokens of each row.
+        attend_self: The self-attention of normalised tokens (N, T, D).
+        attend_memory: Likewise the attention to the encoder's output.
+    """
+    y_NTD = layer.norm1(x_NTD) if layer.normalize_before else x_NTD
+    attended = attend_self(y_NTD)
+    if layer.concat_after:
+        x_NTD = x_NTD + layer.concat_linear1(torch.cat([y_NTD, attended], dim=-1))
+    else:
+        x_NTD = x_NTD + attended
+    if not layer.normalize_before:
+        x_NTD = layer.norm1(x_NTD)
+    y_NTD = layer.norm2(x_NTD) if layer.normalize_before else x_NTD
+    attended = attend_memory(y_NTD)
+    if layer.concat_after:
+        x_NTD = x_NTD + layer.concat_linear2(torch.cat([y_NTD, attended], dim=-1))
+    else:
+        x_NTD = x_NTD + attended
+    if not layer.normalize_before:
+        x_NTD = layer.norm2(x_NTD)
+    y_NTD = layer.norm3(x_NTD) if layer.normalize_before else x_NTD
+    x_NTD = x_NTD + layer.feed_forward(y_NTD)
+    return x_NTD if layer.normalize_before else layer.norm3(x_NTD)
+
+
 def experts_of(decoder: Any, prompts: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
     """The decoder's expert of each prompt; None for a decoder without experts.
 
@@ -120,7 +156,7 @@ class CachedDecoder:
         self._positions_LD: torch.Tensor | None = None
         self._cross: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer in decoder.decoders:
-            key_BSHC, value_BSHC = _keys_and_values(layer.src_attn, memory_BSD)
+            key_BSHC, value_BSHC = keys_and_values(layer.src_attn, memory_BSD)
             # heads outermost: every step reads them, and reads them in order
             self._cross.append(
                 (
@@ -231,38 +267,19 @@ class CachedDecoder:
         before, self._length = self._length, self._length + x_NTD.shape[1]
         mask = self._self_mask() if before else None
         for index, layer in enumerate(self.decoder.decoders):
-            x_NTD = self._layer(layer, index, x_NTD, before, mask)
+            x_NTD = run_layer(
+                layer,
+                x_NTD,
+                partial(self._attend_self, layer.self_attn, index, before=before, mask=mask),
+                partial(self._attend_memory, layer.src_attn, index),
+            )
         return x_NTD
-
-    def _layer(
-        self, layer: Any, index: int, x_NTD: torch.Tensor, before: int, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """One `DecoderLayer` of ESPnet's, in the order of its ``forward``."""
-        y_NTD = layer.norm1(x_NTD) if layer.normalize_before else x_NTD
-        attended = self._attend_self(layer.self_attn, index, y_NTD, before, mask)
-        if layer.concat_after:
-            x_NTD = x_NTD + layer.concat_linear1(torch.cat([y_NTD, attended], dim=-1))
-        else:
-            x_NTD = x_NTD + attended
-        if not layer.normalize_before:
-            x_NTD = layer.norm1(x_NTD)
-        y_NTD = layer.norm2(x_NTD) if layer.normalize_before else x_NTD
-        attended = self._attend_memory(layer.src_attn, index, y_NTD)
-        if layer.concat_after:
-            x_NTD = x_NTD + layer.concat_linear2(torch.cat([y_NTD, attended], dim=-1))
-        else:
-            x_NTD = x_NTD + attended
-        if not layer.normalize_before:
-            x_NTD = layer.norm2(x_NTD)
-        y_NTD = layer.norm3(x_NTD) if layer.normalize_before else x_NTD
-        x_NTD = x_NTD + layer.feed_forward(y_NTD)
-        return x_NTD if layer.normalize_before else layer.norm3(x_NTD)
 
     def _attend_self(
         self, attention: Any, index: int, x_NTD: torch.Tensor, before: int, mask: Any
     ) -> torch.Tensor:
-        query_NTHC = _queries(attention, x_NTD)
-        key_NTHC, value_NTHC = _keys_and_values(attention, x_NTD)
+        query_NTHC = queries(attention, x_NTD)
+        key_NTHC, value_NTHC = keys_and_values(attention, x_NTD)
         cache = self._cache(index, x_NTD)
         cache[before : self._length, :, 0] = key_NTHC.flatten(2).transpose(0, 1)
         cache[before : self._length, :, 1] = value_NTHC.flatten(2).transpose(0, 1)
@@ -279,7 +296,7 @@ class CachedDecoder:
     def _attend_memory(self, attention: Any, index: int, x_NTD: torch.Tensor) -> torch.Tensor:
         """Attend to the encoder's output: an utterance's beams and tokens share the keys."""
         key_BHSC, value_BHSC = self._cross[index]
-        query_NTHC = _queries(attention, x_NTD)
+        query_NTHC = queries(attention, x_NTD)
         query_BKHC = query_NTHC.reshape(len(key_BHSC), -1, *query_NTHC.shape[2:])
         y_BHKC = scaled_dot_product_attention(
             query_BKHC.transpose(1, 2), key_BHSC, value_BHSC, self._cross_mask_B11S
@@ -303,12 +320,14 @@ class CachedDecoder:
         return self.decoder.after_norm(x_ND) if self.decoder.normalize_before else x_ND
 
 
-def _queries(attention: Any, x_NTD: torch.Tensor) -> torch.Tensor:
+def queries(attention: Any, x_NTD: torch.Tensor) -> torch.Tensor:
+    """An attention's queries (N, T, H, C)."""
     heads = (attention.h, attention.d_k)
     return attention.q_norm(attention.linear_q(x_NTD).unflatten(2, heads))
 
 
-def _keys_and_values(attention: Any, x_NTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def keys_and_values(attention: Any, x_NTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """An attention's keys and values, each (N, T, H, C)."""
     heads = (attention.h, attention.d_k)
     key_NTHC = attention.k_norm(attention.linear_k(x_NTD).unflatten(2, heads))
     return key_NTHC, attention.linear_v(x_NTD).unflatten(2, heads)

@@ -128,10 +128,7 @@ class Speech2Text(StockAttributes):
         self.options = options.with_call({**known, "notime_symbol": conf.get("notime_symbol")})
         self.fs = int(conf.get("fs", 16000))
         self.speech_length = float(conf.get("speech_length", 30.0))  # seconds
-        # ESPnet's preprocessor pads in training; ours, and what trims padding, does not
-        self.trained_padded = getattr(loaded.args, "preprocessor", "s2t") != "smoe" and not getattr(
-            self.s2t_model, "trim_padding", False
-        )
+        self.trained_padded = loaded.trained_padded
         pause = PADDED_PAUSE if self.trained_padded else UTTERANCE_PAUSE
         self.reader = ItemReader(
             self.s2t_model, self.vocabulary, self.fs, self.speech_length, pause

@@ -58,7 +58,7 @@ def write_model(
         ModelError: The directory holds something, or cannot be written.
     """
     directory = Path(directory).absolute()
-    with _new_directory(directory) as partial:
+    with new_directory(directory) as partial:
         _fill(partial, config, weights, names_below=directory)
         if safe:
             write_weights(weights, partial / SAFE_WEIGHTS)
@@ -130,7 +130,7 @@ def _fill(
 
 
 @contextmanager
-def _new_directory(directory: Path) -> Iterator[Path]:
+def new_directory(directory: Path) -> Iterator[Path]:
     """A directory beside the wanted one, which becomes it at the end."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ModelError(f"{str(directory)!r} exists and holds something; nothing is overwritten")

@@ -61,6 +61,13 @@ class Pretrained:
         """The training config's options of the preprocessor."""
         return dict(getattr(self.args, "preprocessor_conf", None) or {})
 
+    @property
+    def trained_padded(self) -> bool:
+        """Whether it knows audio padded to ``speech_length``, as ESPnet's preprocessor gives it;
+        ours does not pad, nor does a model that trims padding."""
+        preprocessor = getattr(self.args, "preprocessor", "s2t")
+        return preprocessor != "smoe" and not getattr(self.model, "trim_padding", False)
+
 
 def find_model(source: str | Path, *, model_file: str | None = None) -> ModelFiles:
     """Find a model's files.

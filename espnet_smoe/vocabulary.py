@@ -38,6 +38,8 @@ class Vocabulary:
     Attributes:
         languages: Such as ``<spa>``, in the token list's order.
         tasks: Such as ``<asr>`` and ``<st_eng>``.
+        special: All tokens that are no text, timestamps aside.
+        byte_level: It has byte letters, so that a hypothesis may spell broken UTF-8.
     """
 
     def __init__(
@@ -59,9 +61,8 @@ class Vocabulary:
         ]
         self.tasks = tuple(token for token in named if TASK.fullmatch(token))
         self.languages = tuple(token for token in named if token not in self.tasks)
-        self._special = frozenset(named) | RESERVED | {self.notime}
-        # byte letters in the list: a hypothesis may spell broken UTF-8
-        self._byte_level = chr(bbpe.LETTERS + 0x80) in self.ids
+        self.special = frozenset(named) | RESERVED | {self.notime}
+        self.byte_level = chr(bbpe.LETTERS + 0x80) in self.ids
 
     def language(self, name: str | None) -> str:
         """The token of a language; of None the only one, or ESPnet's default ``<eng>``.
@@ -96,7 +97,7 @@ class Vocabulary:
 
     def _known(self, name: str, kind: str, known: Sequence[str]) -> str:
         token = symbol_of(name) if isinstance(name, str) else ""
-        if token not in self._special or token in RESERVED or token == self.notime:
+        if token not in self.special or token in RESERVED or token == self.notime:
             raise VocabularyError(
                 f"the model knows no {kind} {name!r}; accepted: {names_of(known) or 'none'}"
             )
@@ -161,8 +162,8 @@ class Vocabulary:
 
     def clean_text(self, tokens: Sequence[str]) -> str:
         """Tokens as valid text without special tokens; broken UTF-8 is repaired or dropped."""
-        tokens = [t for t in tokens if t not in self._special and not TIMESTAMP.fullmatch(t)]
-        if self._byte_level:
+        tokens = [t for t in tokens if t not in self.special and not TIMESTAMP.fullmatch(t)]
+        if self.byte_level:
             return bbpe.decode(tokens)
         if self.tokenizer is None:
             return " ".join(tokens)

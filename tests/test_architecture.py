@@ -32,10 +32,11 @@ LAYERS = [  # left to right; within a layer too
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
     ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
     ["averaging", "inspect_model", "model_diff"],
+    ["onnx_decode", "onnx_modules", "onnx_export"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots", "inspect_report"],
-    ["cli_inspect"],
+    ["cli_inspect", "cli_onnx"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
@@ -111,7 +112,7 @@ def test_the_package_imports_without_torch_and_without_espnet() -> None:
     code = (
         "import sys, espnet_smoe, espnet_smoe.audio, espnet_smoe.bandwidth_segments, "
         "espnet_smoe.bbpe, espnet_smoe.datadir, espnet_smoe.recordings, "
-        "espnet_smoe.scoring, espnet_smoe.transcribe, espnet_smoe.cli; "
+        "espnet_smoe.scoring, espnet_smoe.transcribe, espnet_smoe.onnx_decode, espnet_smoe.cli; "
         "print([m for m in ('torch', 'espnet', 'espnet2') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
