@@ -115,5 +115,7 @@ def add_average(commands: Any) -> None:
     command.add_argument(
         "--checkpoints", type=Path, nargs="+", required=True, help="names there, or paths"
     )
-    command.add_argument("--out", type=Path, required=True, help="file to write, .pth or .safetensors")
+    command.add_argument(
+        "--out", type=Path, required=True, help="file to write, .pth or .safetensors"
+    )
     command.set_defaults(run=average)

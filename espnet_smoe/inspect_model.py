@@ -21,7 +21,7 @@ from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.experts import ExpertFeedForward, ParamCounts, param_counts
 
 SIDES = {"encoder": "encoders", "decoder": "decoders"}  # and the name of their stack of blocks
-_IN_BLOCK = re.compile(r"(?P<side>.+?)\.(?:encoders|decoders)\.(?P<block>\d+)\.(?P<layer>.+)")
+_IN_BLOCK = re.compile(r"(?:(.+?)\.)?((?:en|de)coder)s\.(\d+)\.(.+)")  # side, stack, block, layer
 _EXPERT = re.compile(r"\.experts\.[^.]+")
 
 
@@ -129,9 +129,7 @@ class Inspection:
     origins: tuple[ExpertDrift, ...]
 
 
-def inspect_model(
-    model: nn.Module, origin: Mapping[str, torch.Tensor] | None = None
-) -> Inspection:
+def inspect_model(model: nn.Module, origin: Mapping[str, torch.Tensor] | None = None) -> Inspection:
     """Look into a model.
 
     Args:
@@ -176,7 +174,8 @@ def place_of(module: str) -> Place:
     found = _IN_BLOCK.fullmatch(module)
     if found is None:
         return Place(module, 0)
-    return Place(f"{found['side']} {found['layer']}", int(found["block"]))
+    side, stack, block, layer = found.groups()
+    return Place(f"{side or stack} {layer}", int(block))
 
 
 def relative_distance(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -37,7 +37,10 @@ def print_inspection(found: Inspection, title: str, console: Console) -> None:
     rows = [("total", total)]
     rows += [(f"active on {route}", n) for route, n in found.parameters.active.items()]
     rows += [
-        (part.name if part.expert is None else f"{part.name}, expert {part.expert}", part.parameters)
+        (
+            part.name if part.expert is None else f"{part.name}, expert {part.expert}",
+            part.parameters,
+        )
         for part in found.parts
     ]
     for name, count in rows:

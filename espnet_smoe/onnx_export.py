@@ -171,7 +171,9 @@ def _write(
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ModelError("writing ONNX needs onnxscript: pip install 'espnet-smoe[onnx]'") from error
+        raise ModelError(
+            "writing ONNX needs onnxscript: pip install 'espnet-smoe[onnx]'"
+        ) from error
     size = sum(p.numel() * p.element_size() for p in module.parameters())
     shapes = {name: dict.fromkeys(axes, Dim.DYNAMIC) for name, axes in dynamic.items()}
     with _quiet(), torch.no_grad():

@@ -224,8 +224,8 @@ class DecoderStep(nn.Module):
         slot_L = torch.arange(before + count, device=tokens.device)
         place_T = torch.arange(count, device=tokens.device) + before
         seen_TL = slot_L <= place_T[:, None]
-        inside_BS = torch.arange(memory_cache.shape[4], device=tokens.device) < (
-            memory_lengths[:, None]
+        inside_BS = (
+            torch.arange(memory_cache.shape[4], device=tokens.device) < (memory_lengths[:, None])
         )
         embedded_RTD = self.decoder.embed[0](tokens.flatten(0, 1)) * self.scale
         x_RTD = embedded_RTD + self.positions.index_select(0, place_T)

@@ -94,7 +94,9 @@ def test_the_command_writes_a_checkpoint_that_fits(
 ) -> None:
     model = save_model(tmp_path / "model", "transformer")
     first = read_weights(model / "valid.acc.ave.pth")
-    write_weights({k: v + 1.0 if v.is_floating_point() else v for k, v in first.items()}, model / "b.pth")
+    write_weights(
+        {k: v + 1.0 if v.is_floating_point() else v for k, v in first.items()}, model / "b.pth"
+    )
     out = tmp_path / "mean.safetensors"
     command = ["average", str(model), "--out", str(out), "--checkpoints"]
     assert main([*command, "valid.acc.ave.pth", str(model / "b.pth")]) == 0

@@ -11,7 +11,7 @@ import matplotlib.image
 import pytest
 import torch
 from saved_model import STOCK, model_directory, save_model
-from tiny import EXPERTS, encoder_pair, expert_key, smoe_decoder, smoe_model
+from tiny import EXPERTS, SMOE, encoder_options, encoder_pair, expert_key, smoe_decoder, smoe_model
 
 from espnet_smoe.checkpoints import ModelError, read_weights, write_weights
 from espnet_smoe.cli import main
@@ -35,7 +35,8 @@ def test_a_models_parts_add_up_to_its_parameters(kind: str) -> None:
 
 
 def test_distance_and_cosine_are_those_of_all_of_an_experts_parameters() -> None:
-    _, encoder = encoder_pair("conformer", expert_blocks=[1], experts=["wb", "nb", "am"])
+    options = encoder_options("conformer", expert_blocks=[1], experts=["wb", "nb", "am"])
+    encoder = SMOE["conformer"](**options)
     bank = encoder.encoders[1].feed_forward
     with torch.no_grad():
         for parameter in bank.experts["nb"].parameters():
@@ -47,17 +48,18 @@ def test_distance_and_cosine_are_those_of_all_of_an_experts_parameters() -> None
     assert {p.place.block for p in pairs.values()} == {1}
     layers = {part.split()[-1] for part, _, _ in pairs}
     assert layers == {"feed_forward", "feed_forward_macaron"}
+    assert {part.split()[0] for part, _, _ in pairs} == {"encoder"}
     for (part, first, second), pair in pairs.items():
         expected = (0.0, 1.0)
         if not part.endswith("macaron"):
             # 3a and a: 2 over the mean of 3 and 1; a and -a: 2 over 1; 3a and -a: 4 over 2
-            expected = {"wbnb": (1.0, 1.0), "wbam": (2.0, -1.0), "nbam": (2.0, -1.0)}[first + second]
+            expected = {"wbnb": (1.0, 1.0), "wbam": (2.0, -1.0), "nbam": (2.0, -1.0)}[
+                first + second
+            ]
         assert (pair.distance, pair.cosine) == pytest.approx(expected, abs=1e-6)
 
 
 def test_banks_alone_have_places_too() -> None:
-    found = inspect_model(smoe_decoder(expert_blocks=[1]).decoders[1].feed_forward)
-    assert found.sides == () and found.pairs == ()  # the bank itself has no name
     pairs = inspect_model(smoe_decoder(expert_blocks=[1]).decoders[1]).pairs
     assert [pair.place for pair in pairs] == [Place("feed_forward", 0)]
 
@@ -78,7 +80,9 @@ def test_changes_are_relative_to_the_dense_origin_and_to_equal_experts() -> None
         for drift in found.origins:
             stem = f"encoders.0.feed_forward.experts.{drift.expert}."
             keys = [key for key in copies if key.startswith(stem)]
-            a, b = (torch.cat([w[k].flatten() for k in keys]) for w in (encoder.state_dict(), copies))
+            a, b = (
+                torch.cat([w[k].flatten() for k in keys]) for w in (encoder.state_dict(), copies)
+            )
             assert drift.distance == pytest.approx(relative_distance(a, b))
     copies["encoders.0.feed_forward.experts.nb.w_1.bias"] += 1.0  # no common origin
     assert [p.change_cosine for p in inspect_model(encoder, copies).pairs] == [None]
@@ -145,7 +149,10 @@ def test_every_tensor_of_two_checkpoints_is_accounted_for() -> None:
     distance = pytest.approx(1 / ((5 + math.sqrt(34)) / 2))
     assert attention == ModuleChange("encoder.encoders.0.self_attn", 2, 1, distance, 1.0)
     assert ctc == ModuleChange("ctc", 1, 1, 0.0, 0.0)
-    assert diff.counters == (("norm.num_batches_tracked", "3", "7"), ("steps", "2 values", "2 values"))
+    assert diff.counters == (
+        ("norm.num_batches_tracked", "3", "7"),
+        ("steps", "2 values", "2 values"),
+    )
     assert diff.equal_counters == 1
     assert [(s.name, s.first, s.second) for s in diff.shapes] == [
         ("wide", "(2, 2) float32", "(2, 3) float32"),
@@ -173,9 +180,16 @@ def test_the_command_prints_writes_and_draws(
     files = ["--picture", str(picture), "--json", str(numbers)]
     assert main(["inspect", str(trained), "--against", str(model_directory()), *files]) == 0
     out = capsys.readouterr().out
-    for words in ("active on nb/asr", "encoder, expert wb", "encoder feed_forward_macaron", "wb - nb"):
+    for words in (
+        "active on nb/asr",
+        "encoder, expert wb",
+        "encoder feed_forward_macaron",
+        "wb - nb",
+    ):
         assert words in out
-    assert "tensors of unequal shapes: none" in out and "tensors of integers: 2 equal, 0 that" in out
+    assert (
+        "tensors of unequal shapes: none" in out and "tensors of integers: 2 equal, 0 that" in out
+    )
     found: dict[str, Any] = json.loads(numbers.read_text(encoding="utf-8"))
     assert len(found["pairs"]) == 5  # two blocks of two banks in the encoder, one in the decoder
     moved = {o["expert"]: o["distance"] > 0 for o in found["origins"]}

@@ -179,9 +179,7 @@ def test_decoding_needs_no_pytorch(written: Any) -> None:
 @pytest.mark.parametrize("norm_means", [False, True])
 @pytest.mark.parametrize("kind", ["global_mvn", "utterance_mvn"])
 @torch.no_grad()
-def test_features_are_espnets(
-    kind: str, norm_means: bool, norm_vars: bool, tmp_path: Path
-) -> None:
+def test_features_are_espnets(kind: str, norm_means: bool, norm_vars: bool, tmp_path: Path) -> None:
     from espnet2.asr.frontend.default import DefaultFrontend
     from espnet2.layers.global_mvn import GlobalMVN
     from espnet2.layers.utterance_mvn import UtteranceMVN
@@ -215,7 +213,11 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, capsys: Any) -> None:
     for part, name, message in (
         (model, "preencoder", "the preencoder is a Linear; accepted: none"),
         (model, "encoder", "the encoder is a Linear; accepted: conformer, transformer, e_branch"),
-        (model, "normalize", "the normalize is a Linear; accepted: global_mvn, utterance_mvn, none"),
+        (
+            model,
+            "normalize",
+            "the normalize is a Linear; accepted: global_mvn, utterance_mvn, none",
+        ),
         (model, "frontend", "the frontend is a Linear; accepted: default"),
         (model, "decoder", "the decoder is a Linear; accepted: ESPnet's 'transformer'"),
     ):
