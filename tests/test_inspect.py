@@ -211,7 +211,7 @@ def test_the_command_prints_writes_and_draws(
 def test_a_dense_model_and_another_architecture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dense = save_model(tmp_path / "dense", encoder="transformer", **STOCK)
+    dense = save_model(tmp_path / "dense", "transformer", encoder="transformer", **STOCK)
     picture = tmp_path / "a.png"
     command = ["inspect", str(dense), "--against", str(model_directory())]
     assert main([*command, "--picture", str(picture)]) == 1
