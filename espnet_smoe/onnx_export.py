@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ from torch.export import Dim
 from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.compat import check_short_utt
 from espnet_smoe.model_files import BPE_MODEL, new_directory
-from espnet_smoe.onnx_modules import MOST_TOKENS, DecoderStep, WaveformEncoder, check_exportable
+from espnet_smoe.onnx_modules import (
+    MOST_TOKENS,
+    DecoderStep,
+    EncoderBlocks,
+    WaveformInput,
+    check_exportable,
+)
 from espnet_smoe.pretrained import Pretrained
 from espnet_smoe.routing import TIMESTAMP
 from espnet_smoe.vocabulary import Vocabulary
@@ -60,22 +66,29 @@ def export_onnx(loaded: Pretrained, directory: str | Path) -> float:
     for module in model.modules():
         if hasattr(module, "use_flash_attn"):
             module.use_flash_attn = False
-    encoder = WaveformEncoder(model).eval()
+    front, blocks = WaveformInput(model).eval(), EncoderBlocks(model).eval()
     step = DecoderStep(model.decoder).eval()
     samples = max(description["min_samples"], description["sampling_rate"] // 2)
     with new_directory(Path(directory).absolute()) as partial:
         speech, lengths = _noise([samples + 1600, samples])
         with torch.no_grad():
-            _, memory_lengths, memory_cache = encoder(speech, lengths)
-        _write(
-            encoder,
+            embedded, inside = front(speech, lengths)
+            _, memory_lengths, memory_cache = blocks(embedded, inside)
+        traced_front = _trace(
+            front,
             {"speech": speech, "lengths": lengths},
-            {"speech": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}},
-            ["memory", "memory_lengths", "memory_cache"],
-            partial / ENCODER,
+            {"speech": (0, 1), "lengths": (0,)},
+            ["embedded", "inside"],
         )
+        traced_blocks = _trace(
+            blocks,
+            {"embedded": embedded, "inside": inside},
+            {"embedded": (0, 1), "inside": (0, 2)},
+            ["memory", "memory_lengths", "memory_cache"],
+        )
+        _save(_joined(traced_front, traced_blocks), partial / ENCODER)
         shape = [*memory_cache.shape[:3], 3, memory_cache.shape[3], 4, memory_cache.shape[5]]
-        _write(
+        traced_step = _trace(
             step,
             {
                 "tokens": torch.ones(2, 3, 2, dtype=torch.int64),
@@ -84,21 +97,21 @@ def export_onnx(loaded: Pretrained, directory: str | Path) -> float:
                 "memory_lengths": memory_lengths,
             },
             {
-                "tokens": {0: "batch", 1: "beams", 2: "tokens"},
-                "cache": {2: "batch", 3: "beams", 5: "cached"},
-                "memory_cache": {2: "batch", 4: "frames"},
-                "memory_lengths": {0: "batch"},
+                "tokens": (0, 1, 2),
+                "cache": (2, 3, 5),
+                "memory_cache": (2, 4),
+                "memory_lengths": (0,),
             },
             ["log_probs", "next_cache"],
-            partial / DECODER,
         )
+        _save(traced_step, partial / DECODER)
         tokens = "".join(f"{token}\n" for token in model.token_list)
         (partial / TOKENS).write_text(tokens, encoding="utf-8")
         if description["token_type"] == "bpe":
             shutil.copy(loaded.args.bpemodel, partial / BPE_MODEL)
         text = json.dumps(description, indent=2, ensure_ascii=False)
         (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-        difference = _difference(partial, encoder, step, [samples, samples + 4321, samples + 777])
+        difference = _difference(partial, model, step, [samples, samples + 4321, samples + 777])
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"onnxruntime differs from PyTorch by {difference:.2g}; accepted: {TOLERANCE}"
@@ -160,26 +173,24 @@ def _least_samples(model: Any) -> int:
     return max(samples, margin + 1)  # what is reflected must be there
 
 
-def _write(
+def _trace(
     module: nn.Module,
     inputs: Mapping[str, torch.Tensor],
-    dynamic: Mapping[str, Mapping[int, str]],
-    outputs: list[str],
-    path: Path,
-) -> None:
-    """Trace a module with the given inputs, whose named sizes may be others later."""
+    dynamic: Mapping[str, Sequence[int]],
+    outputs: Sequence[str],
+) -> Any:
+    """A module as an ONNX model in memory; the dimensions in `dynamic` may be others later."""
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ModelError(
             "writing ONNX needs onnxscript: pip install 'espnet-smoe[onnx]'"
         ) from error
-    size = sum(p.numel() * p.element_size() for p in module.parameters())
     shapes = {name: dict.fromkeys(axes, Dim.DYNAMIC) for name, axes in dynamic.items()}
     with _quiet(), torch.no_grad():
         traced = torch.export.export(
             module,
-            tuple(inputs.values()),
+            tuple(value.contiguous() for value in inputs.values()),
             dynamic_shapes=shapes,
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
@@ -188,12 +199,37 @@ def _write(
             traced,
             dynamo=True,
             input_names=list(inputs),
-            output_names=outputs,
+            output_names=list(outputs),
             opset_version=OPSET,
             verbose=False,
         )
     assert program is not None
-    program.save(path, external_data=size > MOST_BYTES)
+    return program.model_proto
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """Two ONNX models as one: the second's inputs are the first's outputs of the same names."""
+    from onnx import compose
+
+    names = [value.name for value in second.graph.input]
+    first = compose.add_prefix(first, "front/", rename_inputs=False, rename_outputs=False)
+    second = compose.add_prefix(second, "blocks/", rename_inputs=False, rename_outputs=False)
+    return compose.merge_models(first, second, io_map=[(name, name) for name in names])
+
+
+def _save(proto: Any, path: Path) -> None:
+    import onnx
+
+    if proto.ByteSize() < MOST_BYTES:
+        onnx.save_model(proto, path)
+    else:
+        onnx.save_model(
+            proto,
+            path,
+            save_as_external_data=True,
+            location=f"{path.name}.data",
+            size_threshold=1024,
+        )
 
 
 @contextmanager
@@ -217,7 +253,7 @@ def _noise(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return speech, torch.tensor(lengths)
 
 
-def _difference(directory: Path, encoder: nn.Module, step: nn.Module, lengths: list[int]) -> float:
+def _difference(directory: Path, model: Any, step: nn.Module, lengths: list[int]) -> float:
     """Largest absolute difference of onnxruntime and PyTorch, two steps of two beams each."""
     from espnet_smoe.onnx_decode import run_session, session
 
@@ -225,7 +261,10 @@ def _difference(directory: Path, encoder: nn.Module, step: nn.Module, lengths: l
     speech, length_B = _noise(lengths)
     heard = run_session(runs[ENCODER], speech=speech.numpy(), lengths=length_B.numpy())
     with torch.no_grad():
-        memory, memory_lengths, memory_cache = encoder(speech, length_B)
+        memory, memory_lengths = model.encode(speech, length_B)
+        if isinstance(memory, tuple):  # outputs of intermediate CTC layers beside it
+            memory = memory[0]
+        _, _, memory_cache = EncoderBlocks(model)(*WaveformInput(model)(speech, length_B))
         found = [_gap(heard["memory"], memory), _gap(heard["memory_lengths"], memory_lengths)]
         layers, _, batch, heads, _, size = memory_cache.shape
         cache = torch.zeros(layers, 2, batch, 2, heads, 0, size)

@@ -11,6 +11,7 @@ H heads, C dimension of a head, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -62,6 +63,12 @@ def check_exportable(model: Any) -> None:
             raise ModelError(f"the {what} is a {type(part).__name__}; accepted: {names}")
     if frontend.stft is None or frontend.logmel.log_base is not None:
         raise ModelError("frontend_conf: accepted are apply_stft: true and the natural logarithm")
+    embed = encoder.embed
+    if not (isinstance(embed, nn.Sequential) or hasattr(embed, "pos_enc") or hasattr(embed, "out")):
+        raise ModelError(
+            f"encoder_conf.input_layer gives a {type(embed).__name__}; accepted are those that end "
+            "with a positional encoding, such as conv2d and linear"
+        )
     if encoder.interctc_use_conditioning:
         raise ModelError("encoder_conf.interctc_use_conditioning is true; accepted: false")
     try:
@@ -144,8 +151,8 @@ class LogMel(nn.Module):
         return y_BFM
 
 
-class WaveformEncoder(nn.Module):
-    """Waveform to the encoder's output, and the keys and values that the decoder makes of it.
+class WaveformInput(nn.Module):
+    """Waveform to what the encoder's blocks take, positions aside.
 
     Args:
         model: What `check_exportable` accepts, in eval mode.
@@ -154,13 +161,12 @@ class WaveformEncoder(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.features = LogMel(model.frontend, model.normalize)
-        self.encoder = model.encoder
-        self.attentions = nn.ModuleList(layer.src_attn for layer in model.decoder.decoders)
+        self.embed, self.masked = _without_positions(model.encoder.embed)
 
     def forward(
         self, speech: torch.Tensor, lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Encode.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed.
 
         Args:
             speech: float (B, N), padded with zeros; N is the longest length, as in ESPnet, where
@@ -168,20 +174,79 @@ class WaveformEncoder(nn.Module):
             lengths: Samples, int64 (B,).
 
         Returns:
+            embedded: float (B, S, D).
+            inside: Which frames are an utterance's, bool (B, 1, S).
+        """
+        y_BFM, inside_BF = self.features(speech, lengths)
+        inside_B1F = inside_BF[:, None]
+        if self.masked:
+            return self.embed(y_BFM, inside_B1F)
+        return self.embed(y_BFM), inside_B1F
+
+
+class EncoderBlocks(nn.Module):
+    """The encoder's blocks, and the keys and values that the decoder makes of their output.
+
+    Apart from `WaveformInput`, since tracing takes several times as long where the number of frames
+    is an expression in the number of samples.
+
+    Args:
+        model: What `check_exportable` accepts, in eval mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.positions = _positions(model.encoder.embed)
+        self.blocks = model.encoder.encoders
+        self.after_norm = nn.Identity()
+        if getattr(model.encoder, "normalize_before", True):  # e_branchformer has no such option
+            self.after_norm = model.encoder.after_norm
+        self.attentions = nn.ModuleList(layer.src_attn for layer in model.decoder.decoders)
+
+    def forward(
+        self, embedded: torch.Tensor, inside: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encode.
+
+        Args:
+            embedded: float (B, S, D).
+            inside: bool (B, 1, S).
+
+        Returns:
             memory: float (B, S, D).
             memory_lengths: int64 (B,).
             memory_cache: float (J, 2, B, H, S, C).
         """
-        y_BFM, inside_BF = self.features(speech, lengths)
-        frames_B = inside_BF.sum(dim=1)
-        memory_BSD, lengths_B, _ = self.encoder(y_BFM, frames_B, masks=~inside_BF)
-        if isinstance(memory_BSD, tuple):  # outputs of intermediate CTC layers beside it
-            memory_BSD = memory_BSD[0]
+        x: Any = self.positions(embedded)  # with relative positions, a pair
+        mask_B1S = inside
+        for block in self.blocks:
+            x, mask_B1S = block(x, mask_B1S)
+        memory_BSD = self.after_norm(x[0] if isinstance(x, tuple) else x)
         caches = [
             torch.stack([part.transpose(1, 2) for part in keys_and_values(attention, memory_BSD)])
             for attention in self.attentions
         ]
-        return memory_BSD, lengths_B, torch.stack(caches)
+        return memory_BSD, inside[:, 0].sum(dim=1), torch.stack(caches)
+
+
+def _positions(embed: nn.Module) -> nn.Module:
+    """The positional encoding at an encoder input's end."""
+    if isinstance(embed, nn.Sequential):
+        return embed[-1]
+    last: Any = embed.pos_enc if hasattr(embed, "pos_enc") else embed.out[-1]  # type: ignore[index]
+    return last
+
+
+def _without_positions(embed: nn.Module) -> tuple[nn.Module, bool]:
+    """An encoder's input without its last part, and whether it takes the mask too."""
+    embed = copy.deepcopy(embed)
+    if isinstance(embed, nn.Sequential):
+        return embed[:-1], False
+    if hasattr(embed, "pos_enc"):
+        embed.pos_enc = nn.Identity()
+    else:
+        embed.out[-1] = nn.Identity()  # type: ignore[operator]
+    return embed, True
 
 
 class DecoderStep(nn.Module):
