@@ -127,10 +127,14 @@ class Speech2Text(StockAttributes):
         known = {name: t for name, t in times.items() if t in self.vocabulary.ids}
         self.options = options.with_call({**known, "notime_symbol": conf.get("notime_symbol")})
         self.fs = int(conf.get("fs", 16000))
-        self.speech_length = float(conf.get("speech_length", 30.0))  # seconds
+        length = float(conf.get("speech_length", 30.0))  # seconds
+        exported = length < 0  # unpadded, by `espnet_smoe.stock_config.no_padding`
+        self.speech_length = 30.0 if exported else length
         # ESPnet's preprocessor pads in training; ours, and what trims padding, does not
-        self.trained_padded = getattr(loaded.args, "preprocessor", "s2t") != "smoe" and not getattr(
-            self.s2t_model, "trim_padding", False
+        self.trained_padded = not (
+            exported
+            or getattr(loaded.args, "preprocessor", "s2t") == "smoe"
+            or getattr(self.s2t_model, "trim_padding", False)
         )
         pause = PADDED_PAUSE if self.trained_padded else UTTERANCE_PAUSE
         self.reader = ItemReader(

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from espnet2.text.build_tokenizer import build_tokenizer
+from typeguard import TypeCheckError
 
 from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
 
@@ -189,7 +190,10 @@ def load(
     from espnet2.tasks.s2t import S2TTask
 
     args = _config(files.config)
-    model = S2TTask.build_model(args)
+    try:
+        model = S2TTask.build_model(args)
+    except (TypeError, AttributeError, KeyError, AssertionError, TypeCheckError) as error:
+        raise ModelError(f"config {str(files.config)!r} describes no model: {error!r}") from error
     if getattr(args, "use_adapter", False):
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:

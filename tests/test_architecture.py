@@ -31,9 +31,12 @@ LAYERS = [  # left to right; within a layer too
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
     ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
+    ["dense_routes", "stock_config", "export"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots"],
+    ["padding_cost"],
+    ["cli_export"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
