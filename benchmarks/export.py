@@ -12,7 +12,8 @@ and parameters against the dense model's. Random models of the paper's size (40k
 trained one. `speed`: whole calls of `espnet_smoe.Speech2Text` on 10 s, 40 tokens, the cases in turn
 in one process: medians of the rounds' ratios to the base, with bootstrap intervals. `memory`: peak
 resident memory of loading and decoding, a process for each case. The cases: the dense ``base`` of
-the same shape, the ``exported`` route, the ``smoe`` model on that route.
+the same shape, the ``exported`` route, the ``smoe`` model on that route, with all of its experts or
+loaded with those of the route only.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from espnet_smoe.pretrained import find_model, load
 CONF = Path(__file__).parents[1] / "egs2/smoe_asr_st/s2t1/conf"
 SECONDS, TOKENS = 10.0, 40
 ROUTE = Experts("nb", "asr")
-CASES = ("base", "exported", "smoe")
+CASES = ("base", "exported", "smoe", "smoe, route only")
 Row = dict[str, Any]
 
 
@@ -177,14 +178,19 @@ def search(case: str) -> dict[str, Any]:
     """Options of a decode; both ratios make every hypothesis as long."""
     options: dict[str, Any] = {"lang_sym": LANGUAGE, "task_sym": "<asr>", "pad": False}
     options |= {"maxlenratio": -float(TOKENS), "minlenratio": -float(TOKENS - 1)}
-    return options | ({"bandwidth": ROUTE.encoder} if case == "smoe" else {})
+    if case.startswith("smoe"):
+        options["bandwidth"] = ROUTE.encoder
+    if case.endswith("route only"):
+        options["experts"] = [ROUTE.encoder, ROUTE.decoder]
+    return options
 
 
 def models(kind: str, directory: Path) -> dict[str, Path]:
-    """Write the three cases."""
+    """Write the cases."""
     smoe = build(kind, directory / "smoe")
     exported = Exporter(load(find_model(smoe))).write(ROUTE, directory / "exported")
-    return {"base": build(kind, directory / "base", dense=True), "exported": exported, "smoe": smoe}
+    base = build(kind, directory / "base", dense=True)
+    return dict(zip(CASES, (base, exported, smoe, smoe), strict=True))
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -218,7 +224,7 @@ def speed(args: argparse.Namespace) -> list[Row]:
         median = statistics.median(seconds[case])
         rows.append({"case": case, "ratio": ratio, "ci95": [low, high], "seconds": median})
         print(
-            f"{case:9s} {median:.3f} s, {ratio:.3f} [{low:.3f}, {high:.3f}] x base "
+            f"{case:16s} {median:.3f} s, {ratio:.3f} [{low:.3f}, {high:.3f}] x base "
             f"({args.rounds} rounds)",
             flush=True,
         )
@@ -260,7 +266,7 @@ def memory(args: argparse.Namespace) -> list[Row]:
         row["process_ratio"] = row["process"] / (rows[0]["process"] if rows else row["process"])
         rows.append(row)
         print(
-            f"{case:9s} peak of decoding {row['decoding']:.0f} MiB ({row['decoding_ratio']:.3f} x "
+            f"{case:16s} peak of decoding {row['decoding']:.0f} MiB ({row['decoding_ratio']:.3f} x "
             f"base), of loading {row['loading']:.0f} ({row['loading_ratio']:.3f}), of the process "
             f"{row['process']:.0f} ({row['process_ratio']:.3f})",
             flush=True,

@@ -51,6 +51,8 @@ class Speech2Text(StockAttributes):
         s2t_model_file: The checkpoint.
         token_type: ESPnet's; None: the config's.
         bpemodel: The sentencepiece model; None: the config's.
+        experts: Keep only these in memory, such as ``["nb", "asr"]``; a side of which none is
+            named keeps all of its. None: all.
         **keywords: `espnet_smoe.inference_options.Options`, those of ESPnet's class among them.
 
     Raises:
@@ -67,6 +69,7 @@ class Speech2Text(StockAttributes):
         *,
         token_type: str | None = None,
         bpemodel: str | None = None,
+        experts: Sequence[str] | None = None,
         **keywords: Any,
     ) -> None:
         options = Options.of(keywords)
@@ -76,7 +79,8 @@ class Speech2Text(StockAttributes):
             s2t_train_config = Path(s2t_model_file).parent / "config.yaml"
         weights = None if s2t_model_file is None else Path(s2t_model_file)
         files = ModelFiles(Path(s2t_train_config), weights)
-        loaded = load(files, device=options.device, token_type=token_type, bpemodel=bpemodel)
+        tokenizer = {"token_type": token_type, "bpemodel": bpemodel}
+        loaded = load(files, device=options.device, experts=experts, **tokenizer)
         self._use(loaded, options)
 
     @classmethod

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from espnet2.text.build_tokenizer import build_tokenizer
 from typeguard import TypeCheckError
 
 from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
+from espnet_smoe.expert_subset import keep_experts
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 AVERAGED = "valid.acc.ave.pth"  # what the recipe decodes with
@@ -174,7 +176,12 @@ def _from_hub(tag: str) -> ModelFiles:
 
 
 def load(
-    files: ModelFiles, *, device: str = "cpu", token_type: str | None = None, bpemodel: Any = None
+    files: ModelFiles,
+    *,
+    device: str = "cpu",
+    token_type: str | None = None,
+    bpemodel: Any = None,
+    experts: Sequence[str] | None = None,
 ) -> Pretrained:
     """Build the model and load its weights.
 
@@ -183,6 +190,7 @@ def load(
         device: Where to put it.
         token_type: ESPnet's; None: the config's.
         bpemodel: The sentencepiece model; None: the config's.
+        experts: Load only these, by name; a side of which none is named keeps all of its.
 
     Raises:
         ModelError: The config or a file it names is missing, or the checkpoint is another model's.
@@ -190,6 +198,7 @@ def load(
     from espnet2.tasks.s2t import S2TTask
 
     args = _config(files.config)
+    only = (lambda name: True) if experts is None else keep_experts(args, experts)
     try:
         model = S2TTask.build_model(args)
     except (TypeError, AttributeError, KeyError, AssertionError, TypeCheckError) as error:
@@ -197,7 +206,7 @@ def load(
     if getattr(args, "use_adapter", False):
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:
-        load_weights(model, files.weights)
+        load_weights(model, files.weights, only=only)
     token_type = token_type or args.token_type
     bpemodel = bpemodel or args.bpemodel
     tokenizer = None
