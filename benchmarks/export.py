@@ -130,7 +130,8 @@ def compare(directory: Path, speech: list[torch.Tensor], case: str, base: int) -
             memories = ours.expand(len(ys), *ours.shape[1:])
             scores, _ = model.decoder.batch_score(ys, [None] * len(ys), memories)
             pairs = ((ours, theirs), (scores, their_scores))
-            worst = [max(w, float((a - b).abs().max())) for w, (a, b) in zip(worst, pairs)]
+            gaps = [float((a - b).abs().max()) for a, b in pairs]
+            worst = [max(pair) for pair in zip(worst, gaps, strict=True)]
         yield {
             "case": case,
             "route": experts.name,
@@ -205,9 +206,7 @@ def speed(args: argparse.Namespace) -> list[Row]:
     (x,) = noises(1)
     with tempfile.TemporaryDirectory() as directory:
         found = models(args.kind, Path(directory))
-        loaded = {
-            case: Speech2Text.from_pretrained(found[case], **search(case)) for case in CASES
-        }
+        loaded = {case: Speech2Text.from_pretrained(found[case], **search(case)) for case in CASES}
     seconds: dict[str, list[float]] = {case: [] for case in CASES}
     for s2t in loaded.values():
         s2t(x)  # warm up
@@ -279,7 +278,8 @@ def main() -> None:
     parser.add_argument("what", choices=["same", "speed", "memory", "measure"])
     parser.add_argument("model_directory", nargs="?", type=Path, help="of measure (memory's own)")
     parser.add_argument("--case", default="base", help="of measure")
-    parser.add_argument("--kinds", nargs="+", default=["conformer", "transformer", "e_branchformer"])
+    kinds = ["conformer", "transformer", "e_branchformer"]
+    parser.add_argument("--kinds", nargs="+", default=kinds, help="of same")
     parser.add_argument("--kind", default="transformer", help="of speed and memory")
     parser.add_argument("--model", type=Path, help="a trained S-MoE model")
     parser.add_argument("--audio", help="what it hears: a file, directory or wav.scp")

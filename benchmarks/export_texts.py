@@ -76,9 +76,7 @@ def compare(args: argparse.Namespace, exporter: Exporter, data: Path, task: str)
             options = {"beam_size": BEAM, "ctc_weight": float(ctc)}
             prompt = {"lang_sym": f"<{language}>", "task_sym": f"<{task}>"}
             s2t = Speech2Text.from_pretrained(args.model, **options, **prompt, bandwidth=bandwidth)
-            ours = {
-                u: r.text for u, r in zip(speech, s2t(list(speech.values())), strict=True)
-            }
+            ours = {u: r.text for u, r in zip(speech, s2t(list(speech.values())), strict=True)}
             theirs, tokens = stock_texts(route, heard, {**options, **prompt})
             for metric in metrics_for(task):
                 whole = score(refs, ours, metric)

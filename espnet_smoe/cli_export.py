@@ -38,10 +38,7 @@ def export(args: argparse.Namespace) -> None:
         raise ModelError(f"{str(out)!r} exists and holds something; nothing is overwritten")
     loaded = load(find_model(args.model, model_file=args.model_file))
     model = loaded.model
-    if args.all:
-        routes = every_route(model)
-    else:
-        routes = [choose_route(model, args.bandwidth, args.task)]
+    routes = every_route(model) if args.all else [choose_route(model, args.bandwidth, args.task)]
     exporter = Exporter(loaded, speech_length=args.speech_length)
     for experts in routes:
         place = out

@@ -83,10 +83,14 @@ def _one_of(
     accepted = ", ".join((*names, *guided)) or f"no {option}"
     if given is None:
         if len(names) > 1:
-            raise ModelError(f"the {side} has {len(names)} experts; name one with {option}: {accepted}")
+            raise ModelError(
+                f"the {side} has {len(names)} experts; name one with {option}: {accepted}"
+            )
         return names[0] if names else None
     if not names:
-        raise ModelError(f"{option} is {given!r}, but the {side} has no experts; accepted: {accepted}")
+        raise ModelError(
+            f"{option} is {given!r}, but the {side} has no experts; accepted: {accepted}"
+        )
     if given in guided:
         return guided[given]
     by_token = guided.get(symbol_of(given))

@@ -65,17 +65,15 @@ class Exporter:
         self.speech_length = float(self.preprocessor_conf["speech_length"])
         args = argparse.Namespace(**copy.deepcopy(self.config))
         self.stock = S2TTask.build_model(args).eval()
-        self._holds: Experts | None = None
 
     def weights(self, experts: Experts) -> dict[str, torch.Tensor]:
-        """The weights of a route, as the stock model has them.
+        """The weights of a route by the names of the stock model, which now has them.
 
         Raises:
             ModelError: A class of the model's computes something else than ESPnet's, or a weight is
             no number.
         """
         weights = route_weights(self.smoe, experts)
-        # Here weights may still be changed that the route must not use (tokens of other routes).
         for name, value in weights.items():
             if not bool(torch.isfinite(value).all()):
                 raise ModelError(f"weight {name} of route {experts.name} holds NaN or infinity")
@@ -96,11 +94,10 @@ class Exporter:
                 f"{difference:.1e} (accepted: {TOLERANCE:.0e}): {parts} compute something else "
                 "than the classes of ESPnet that they extend"
             )
+        # What a route must not use, such as tokens of later routes, is changed here, and fitted.
         return weights
 
-    def write(
-        self, experts: Experts, out: Path, *, safe: bool = False, measured: str = ""
-    ) -> Path:
+    def write(self, experts: Experts, out: Path, *, safe: bool = False, measured: str = "") -> Path:
         """Write a route.
 
         Args:
@@ -131,14 +128,13 @@ class Exporter:
             return (
                 "stock Speech2Text will not pad (speech_length is negative): the model was trained "
                 f"on unpadded audio, and zeros up to {self.trained_length:g} s would be strange to "
-                "it. One sample is cut from each recording, and ESPnet's decode_long, which needs a "
-                "length, would never end"
+                "it. One sample is cut from each recording, and ESPnet's decode_long, which needs "
+                "a length, would never end"
             )
-        return (
-            f"stock Speech2Text pads or cuts to {self.speech_length:g} s"
-            + (", as the model was trained" if self.speech_length == self.trained_length else "")
-            + ("" if not getattr(self.smoe, "trim_padding", False) else ", which it was not trained on")
-        )
+        pads = f"stock Speech2Text pads or cuts to {self.speech_length:g} s"
+        if getattr(self.smoe, "trim_padding", False):
+            return f"{pads}, but the model was trained on unpadded audio"
+        return pads + ", as in training" * (self.speech_length == self.trained_length)
 
     @property
     def ctc(self) -> str:

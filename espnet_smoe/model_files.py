@@ -27,7 +27,7 @@ BPE_MODEL, STATISTICS, NOTES = "bpe.model", "feats_stats.npz", "README.md"
 # What a config says of one training on one machine, and a model does not need.
 RUN_KEYS = (
     *("config", "print_config", "log_level", "dry_run", "output_dir", "resume", "init_param"),
-    *("ngpu", "seed", "num_workers", "num_att_plot", "init"),
+    *("ngpu", "seed", "num_workers", "num_att_plot"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank"),
     *("dist_master_addr", "dist_master_port", "dist_launcher", "multiprocessing_distributed"),
     *("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type"),
@@ -135,7 +135,8 @@ def _fill(
             (directory / NOTES).write_text(notes, encoding="utf-8")
             parts.append(NOTES)
     except (OSError, yaml.YAMLError) as error:
-        raise ModelError(f"model directory {str(directory)!r} cannot be written: {error}") from error
+        where = f"model directory {str(directory)!r}"
+        raise ModelError(f"{where} cannot be written: {error}") from error
     write_weights(weights, directory / WEIGHTS)
     return parts
 

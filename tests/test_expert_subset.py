@@ -21,9 +21,7 @@ X = speech(8000)
 
 def test_what_is_left_computes_the_same_in_less_room() -> None:
     whole = Speech2Text.from_pretrained(model_directory(), maxlenratio=MAXLEN)
-    some = Speech2Text.from_pretrained(
-        model_directory(), experts=["nb", "st"], maxlenratio=MAXLEN
-    )
+    some = Speech2Text.from_pretrained(model_directory(), experts=["nb", "st"], maxlenratio=MAXLEN)
     assert expert_names(some.s2t_model) == (("nb",), ("st",))
     for task in ("st_eng", "st_deu"):
         mine, all_of_them = (s2t(X, tasks=task, bandwidth="nb") for s2t in (some, whole))

@@ -140,14 +140,14 @@ def test_padding_is_kept_for_a_model_that_computes_with_it(tmp_path: Path) -> No
     loaded = load(find_model(save_model(tmp_path / "smoe", "transformer", **options)))
     exporter = Exporter(loaded)
     assert exporter.config["preprocessor_conf"]["speech_length"] == 1.0
-    assert "pads or cuts to 1 s, as the model was trained" in exporter.padding
+    assert "pads or cuts to 1 s, as in training" in exporter.padding
     assert Exporter(loaded, speech_length=-3.0).speech_length == no_padding(16000)
     trimming = Exporter(smoe("transformer"))
     assert trimming.speech_length == no_padding(16000)
     assert "trained on unpadded audio, and zeros up to 1 s" in trimming.padding
     chosen = Exporter(smoe("transformer"), speech_length=2.0)
     assert chosen.speech_length == 2.0
-    assert "cuts to 2 s, which it was not trained on" in chosen.padding
+    assert "cuts to 2 s, but the model was trained on unpadded" in chosen.padding
 
 
 def test_the_config_names_only_what_stock_espnet_has(tmp_path: Path) -> None:
