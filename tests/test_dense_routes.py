@@ -123,7 +123,7 @@ def test_a_side_without_experts_takes_no_name() -> None:
 
 
 def test_a_model_without_experts_is_named() -> None:
-    dense = smoe_model("transformer", encoder="transformer", decoder="transformer", model="espnet")
+    dense = smoe_model("transformer", encoder="transformer", decoder="transformer")
     for find in (every_route, lambda model: choose_route(model, None, None)):
         with pytest.raises(ModelError, match="the model has no experts, so there is no route"):
             find(dense)
