@@ -107,22 +107,25 @@ def noises(count: int) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def compare(directory: Path, speech: list[torch.Tensor], case: str, base: int) -> Iterator[Row]:
-    """Each route of a model, S-MoE and exported."""
-    exporter = Exporter(load(find_model(directory)))
+def compare(
+    exporter: Exporter, directory: Path, speech: list[torch.Tensor], case: str, base: int
+) -> Iterator[Row]:
+    """Each route of a model, S-MoE and exported (into `directory`)."""
     model = exporter.smoe
     index = {token: i for i, token in enumerate(model.token_list)}
     words = [i for i, token in enumerate(model.token_list) if not token.startswith("<")]
-    for experts in every_route(model):
+    routes = every_route(model)
+    prefixes, requests = [], []
+    for experts in routes:
         prompts = [
             [model.sos, index[LANGUAGE], index[guide], index["<notimestamps>"]]
-            for guide in exporter.serves(experts)
+            for guide in exporter.serves(experts) or ["<asr>"]
         ]
-        ys = torch.tensor([[*p, *words[row::997][:6]] for row, p in enumerate(prompts)])
-        with tempfile.TemporaryDirectory() as parent:
-            out = exporter.write(experts, Path(parent) / "route")
-            files = {"config": str(out / "config.yaml"), "weights": str(out / "model.pth")}
-            (stock,) = ask([{**files, "speech": speech, "ys": ys}])
+        prefixes.append(torch.tensor([[*p, *words[row::997][:6]] for row, p in enumerate(prompts)]))
+        out = exporter.write(experts, directory / experts.name)
+        files = {"config": str(out / "config.yaml"), "weights": str(out / "model.pth")}
+        requests.append({**files, "speech": speech, "ys": prefixes[-1]})
+    for experts, ys, stock in zip(routes, prefixes, ask(requests), strict=True):
         worst = [0.0, 0.0]
         for x, theirs, their_scores in zip(speech, stock["memory"], stock["scores"], strict=True):
             batch = {"speech": x[None], "speech_lengths": torch.tensor([len(x)])}
@@ -161,17 +164,19 @@ def same(args: argparse.Namespace) -> list[Row]:
             )
 
     if args.model:
-        speech = noises(2)
+        speech = noises(1)
         if args.audio:
             found = find_recordings([args.audio])[: args.utts]
             audio = (read_audio(recording.source) for recording in found)
             speech = [torch.from_numpy(resample(x, rate, FS)) for x, rate in audio]
-        add(compare(args.model, speech, args.model.name, 0))
+        exporter = Exporter(load(find_model(args.model)))
+        with tempfile.TemporaryDirectory() as directory:
+            add(compare(exporter, Path(directory), speech, args.model.name, 0))
         return rows
     for kind in args.kinds:
         with tempfile.TemporaryDirectory() as directory:
-            model = build(kind, Path(directory) / "smoe")
-            add(compare(model, noises(2), kind, parameters(kind)))
+            exporter = Exporter(load(find_model(build(kind, Path(directory) / "smoe"))))
+            add(compare(exporter, Path(directory), noises(1), kind, parameters(kind)))
     return rows
 
 

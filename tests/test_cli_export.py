@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from saved_model import MAXLEN, STOCK, model_directory, save_model
+from saved_model import STOCK, model_directory, save_model
 from tiny import speech
 
 from espnet_smoe import Speech2Text
@@ -29,6 +29,7 @@ def export(model: Path, out: Path, *arguments: str) -> int:
 
 
 ROUTE = ("--bandwidth", "nb", "--task", "asr")
+TASKS = ("asr", "st")
 
 
 def test_one_route(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,13 +57,19 @@ def test_every_route(model: Path, tmp_path: Path) -> None:
 
 
 def test_packed_routes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    """What is packed, and how, is tested in test_export.py; here, where."""
+    packed: list[tuple[Path, str]] = []
+
+    def pack(archive: Path, config: dict[str, Any], weights: Any, *, notes: str) -> Path:
+        packed.append((archive, config["decoder"]))
+        return archive
+
+    monkeypatch.setattr("espnet_smoe.export.pack_model", pack)
     assert export(model, tmp_path / "out", *ROUTE, "--pack") == 0
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["nb_asr.zip"]
-    packed = Speech2Text.from_pretrained(tmp_path / "out/nb_asr.zip", maxlenratio=MAXLEN)
-    whole = Speech2Text.from_pretrained(model, maxlenratio=MAXLEN)
-    x = speech(8000)
-    assert packed(x).text == whole(x, bandwidth="nb").text
+    assert export(model, tmp_path / "m.zip", *ROUTE) == 0
+    assert export(model, tmp_path / "all", "--all", "--pack") == 0
+    names = ["out/nb_asr.zip", "m.zip", *(f"all/{b}_{t}.zip" for b in ("wb", "nb") for t in TASKS)]
+    assert packed == [(tmp_path / name, "transformer") for name in names]
 
 
 def test_what_padding_costs(
