@@ -10,7 +10,8 @@
 by ESPnet in a process in which this package cannot be imported, and the S-MoE model on its route;
 and parameters against the dense model's. Random models of the paper's size (40k tokens), or a
 trained one. `speed`: whole calls of `espnet_smoe.Speech2Text` on 10 s, 40 tokens, the cases in turn
-in one process: medians of the rounds' ratios to the base, with bootstrap intervals. `memory`: peak
+in one process: medians of the rounds' ratios to the base, with bootstrap intervals, of wall and of
+processor time (which another program's work disturbs less). `memory`: peak
 resident memory of loading and decoding, a process for each case. The cases: the dense ``base`` of
 the same shape, the ``exported`` route, the ``smoe`` model on that route, with all of its experts or
 loaded with those of the route only.
@@ -212,26 +213,32 @@ def speed(args: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
         found = models(args.kind, Path(directory))
         loaded = {case: Speech2Text.from_pretrained(found[case], **search(case)) for case in CASES}
-    seconds: dict[str, list[float]] = {case: [] for case in CASES}
+    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
+    seconds: dict[tuple[str, str], list[float]] = {(c, k): [] for c in CASES for k in clocks}
     for s2t in loaded.values():
         s2t(x)  # warm up
     for turn in range(args.rounds):
         shift = turn % len(CASES)
         for case in CASES[shift:] + CASES[:shift]:
-            start = time.perf_counter()
+            start = {name: clock() for name, clock in clocks.items()}
             loaded[case](x)
-            seconds[case].append(time.perf_counter() - start)
+            for name, clock in clocks.items():
+                seconds[case, name].append(clock() - start[name])
     rows = []
     for case in CASES:
-        ratios = [a / b for a, b in zip(seconds[case], seconds["base"], strict=True)]
-        ratio, low, high = interval(ratios)
-        median = statistics.median(seconds[case])
-        rows.append({"case": case, "ratio": ratio, "ci95": [low, high], "seconds": median})
-        print(
-            f"{case:16s} {median:.3f} s, {ratio:.3f} [{low:.3f}, {high:.3f}] x base "
-            f"({args.rounds} rounds)",
-            flush=True,
+        row: Row = {"case": case, "rounds": args.rounds, "threads": torch.get_num_threads()}
+        for name in clocks:
+            pairs = zip(seconds[case, name], seconds["base", name], strict=True)
+            ratio, low, high = interval([a / b for a, b in pairs])
+            row[name] = statistics.median(seconds[case, name])
+            row |= {f"{name}_ratio": ratio, f"{name}_ci95": [low, high]}
+        rows.append(row)
+        figures = (
+            f"{name} {row[name]:.3f} s, {row[f'{name}_ratio']:.3f} "
+            f"[{row[f'{name}_ci95'][0]:.3f}, {row[f'{name}_ci95'][1]:.3f}] x base"
+            for name in clocks
         )
+        print(f"{case:16s} {'; '.join(figures)} ({args.rounds} rounds)", flush=True)
     return rows
 
 
