@@ -11,10 +11,10 @@ by ESPnet in a process in which this package cannot be imported, and the S-MoE m
 and parameters against the dense model's. Random models of the paper's size (40k tokens), or a
 trained one. `speed`: whole calls of `espnet_smoe.Speech2Text` on 10 s, 40 tokens, the cases in turn
 in one process: medians of the rounds' ratios to the base, with bootstrap intervals, of wall and of
-processor time (which another program's work disturbs less). `memory`: peak
-resident memory of loading and decoding, a process for each case. The cases: the dense ``base`` of
-the same shape, the ``exported`` route, the ``smoe`` model on that route, with all of its experts or
-loaded with those of the route only.
+processor time (which another program's work disturbs less). `memory`: peak resident memory of
+loading and decoding, a process for each case. The cases: the dense ``base`` of the same shape, the
+``exported`` route, the ``smoe`` model on that route, with all of its experts or loaded with those of
+the route only.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import argparse
 import json
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,64 +43,84 @@ def references(data: Path, task: str) -> Path:
     return data / ("text" if task == "asr" else f"text.{task}")
 
 
-def stock_texts(
-    route: Path, speech: dict[str, torch.Tensor], options: dict[str, Any]
-) -> tuple[Texts, float]:
-    """What ESPnet writes on an exported route, and how many tokens a text has."""
-    files = {"config": str(route / "config.yaml"), "weights": str(route / "model.pth")}
-    (answer,) = ask([{**files, "speech": list(speech.values()), "decode": [options]}])
-    texts = {u: text for u, (_, text) in zip(speech, answer["decoded"][0], strict=True)}
-    return texts, sum(len(ids) for ids, _ in answer["decoded"][0]) / len(texts)
+@dataclass(frozen=True)
+class Set:
+    """A test set and a task: what is heard and what should be written."""
+
+    data: Path
+    task: str
+    bandwidth: str
+    experts: Experts
+    speech: dict[str, torch.Tensor]
+    references: Texts
+    options: list[dict[str, Any]]  # of a decode, one per CTC weight
 
 
-def compare(args: argparse.Namespace, exporter: Exporter, data: Path, task: str) -> list[Any]:
-    """One test set and task, with every CTC weight."""
+def read_set(args: argparse.Namespace, exporter: Exporter, data: Path, task: str) -> Set:
+    """Read the tables and audio that stages 3 and 4 wrote."""
     bandwidths = set(read_table(data / "utt2bw").values())
     languages = set(read_table(data / "utt2lang").values())
     if len(bandwidths) > 1 or len(languages) > 1:
         raise SystemExit(f"{data} mixes {bandwidths | languages}; one bandwidth, one language each")
     (bandwidth,), (language,) = bandwidths, languages
-    experts: Experts = choose_route(exporter.smoe, bandwidth, task)
-    audio = dict(list(read_table(data / "wav.scp").items())[: args.utts])
     speech = {}
-    for utt, path in audio.items():
+    for utt, path in list(read_table(data / "wav.scp").items())[: args.utts]:
         x, rate = read_audio(path, utt=utt)
         speech[utt] = torch.from_numpy(resample(x, rate, TARGET_RATE))
     table = read_table(references(data, task))
-    refs = {utt: table[utt] for utt in speech}
-    silence = torch.zeros(int(args.silence * TARGET_RATE))
-    heard = {utt: torch.cat([silence, x]) for utt, x in speech.items()}
-    rows = []
+    experts = choose_route(exporter.smoe, bandwidth, task)
+    prompt = {"beam_size": BEAM, "lang_sym": f"<{language}>", "task_sym": f"<{task}>"}
+    weights = args.ctc if task == "asr" else [0.0]
+    options = [{**prompt, "ctc_weight": float(ctc)} for ctc in weights]
+    return Set(data, task, bandwidth, experts, speech, {u: table[u] for u in speech}, options)
+
+
+def stock_texts(sets: list[Set], exporter: Exporter, silence: float) -> list[list[Texts]]:
+    """What ESPnet writes on the exported routes, per set and options."""
+    before = torch.zeros(int(silence * TARGET_RATE))
     with tempfile.TemporaryDirectory() as parent:
-        route = exporter.write(experts, Path(parent) / "route")
-        for ctc in args.ctc if task == "asr" else [0.0]:
-            options = {"beam_size": BEAM, "ctc_weight": float(ctc)}
-            prompt = {"lang_sym": f"<{language}>", "task_sym": f"<{task}>"}
-            s2t = Speech2Text.from_pretrained(args.model, **options, **prompt, bandwidth=bandwidth)
-            ours = {u: r.text for u, r in zip(speech, s2t(list(speech.values())), strict=True)}
-            theirs, tokens = stock_texts(route, heard, {**options, **prompt})
-            for metric in metrics_for(task):
-                whole = score(refs, ours, metric)
-                exported = score(refs, theirs, metric)
-                difference, low, high = paired_difference(refs, ours, theirs, metric)
-                rows.append(
-                    {
-                        **{"data": data.name, "route": experts.name, "task": task},
-                        **{"ctc_weight": ctc, "metric": metric, "n_utts": len(refs)},
-                        **{"speech_length": exporter.speech_length, "silence": args.silence},
-                        **{"smoe": whole.value, "smoe_ci95": whole.ci95},
-                        **{"exported": exported.value, "exported_ci95": exported.ci95},
-                        **{"difference": difference, "ci95": [low, high], "tokens": tokens},
-                        "same_texts": sum(ours[u] == theirs[u] for u in refs),
-                    }
-                )
-                print(
-                    f"{data.name:8s} {experts.name:7s} {task:7s} ctc {ctc:.1f} {metric:5s} S-MoE "
-                    f"{whole.value:6.2f}, exported {exported.value:6.2f}, difference "
-                    f"{difference:+.2f} [{low:+.2f}, {high:+.2f}] ({rows[-1]['same_texts']} of "
-                    f"{len(refs)} texts equal)",
-                    flush=True,
-                )
+        requests = []
+        for each in sets:
+            route = Path(parent) / each.experts.name
+            if not route.is_dir():
+                exporter.write(each.experts, route)
+            heard = [torch.cat([before, x]) for x in each.speech.values()]
+            files = {"config": str(route / "config.yaml"), "weights": str(route / "model.pth")}
+            requests.append({**files, "speech": heard, "decode": each.options})
+        answers = ask(requests)
+    return [
+        [{u: t for u, (_, t) in zip(each.speech, d, strict=True)} for d in answer["decoded"]]
+        for each, answer in zip(sets, answers, strict=True)
+    ]
+
+
+def compare(
+    args: argparse.Namespace, each: Set, options: dict[str, Any], theirs: Texts
+) -> list[dict[str, Any]]:
+    """One set with one CTC weight: the S-MoE model's texts against the exported route's."""
+    s2t = Speech2Text.from_pretrained(args.model, **options, bandwidth=each.bandwidth)
+    found = s2t(list(each.speech.values()))
+    ours = {u: r.text for u, r in zip(each.speech, found, strict=True)}
+    equal = sum(ours[u] == theirs[u] for u in ours)
+    rows = []
+    for metric in metrics_for(each.task):
+        whole = score(each.references, ours, metric)
+        exported = score(each.references, theirs, metric)
+        difference, low, high = paired_difference(each.references, ours, theirs, metric)
+        row = {"data": each.data.name, "route": each.experts.name, "task": each.task}
+        row |= {"ctc_weight": options["ctc_weight"], "metric": metric, "n_utts": len(ours)}
+        row |= {"silence": args.silence, "same_texts": equal}
+        row |= {"smoe": whole.value, "smoe_ci95": whole.ci95}
+        row |= {"exported": exported.value, "exported_ci95": exported.ci95}
+        row |= {"difference": difference, "ci95": [low, high]}
+        rows.append(row)
+        print(
+            f"{each.data.name:8s} {each.experts.name:7s} {each.task:7s} ctc "
+            f"{options['ctc_weight']:.1f} {metric:5s} S-MoE {whole.value:6.2f}, exported "
+            f"{exported.value:6.2f}, difference {difference:+.2f} [{low:+.2f}, {high:+.2f}] "
+            f"({equal} of {len(ours)} texts equal)",
+            flush=True,
+        )
     return rows
 
 
@@ -117,12 +138,15 @@ def main() -> None:
     logging.disable(logging.WARNING)
     exporter = Exporter(load(find_model(args.model)), speech_length=args.speech_length)
     print(f"Padding: {exporter.padding}.")
-    rows = []
-    for data in args.data:
-        for task in args.tasks:
-            rows += compare(args, exporter, data, task)
-            if args.json:
-                args.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    sets = [read_set(args, exporter, data, task) for data in args.data for task in args.tasks]
+    texts = stock_texts(sets, exporter, args.silence)
+    rows: list[dict[str, Any]] = []
+    for each, found in zip(sets, texts, strict=True):
+        for options, theirs in zip(each.options, found, strict=True):
+            rows += compare(args, each, options, theirs)
+    if args.json:
+        summary = {"speech_length": exporter.speech_length, "rows": rows}
+        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
