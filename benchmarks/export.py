@@ -13,8 +13,8 @@ trained one. `speed`: whole calls of `espnet_smoe.Speech2Text` on 10 s, 40 token
 in one process: medians of the rounds' ratios to the base, with bootstrap intervals, of wall and of
 processor time (which another program's work disturbs less). `memory`: peak resident memory of
 loading and decoding, a process for each case. The cases: the dense ``base`` of the same shape, the
-``exported`` route, the ``smoe`` model on that route, with all of its experts or loaded with those of
-the route only.
+``exported`` route, the ``smoe`` model on that route, with all of its experts or loaded with those
+of the route only.
 """
 
 from __future__ import annotations
