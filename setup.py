@@ -40,6 +40,7 @@ setup(
         "wrapt>=1.14",  # the post-import hook
         "rich",  # tables in the terminal
         "tqdm",  # progress
+        "typeguard",  # checks ESPnet's arguments; its error is caught
         "matplotlib",  # training curves, score matrix
     ],
     extras_require={

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -26,12 +27,14 @@ class ModelError(ValueError):
     """A model cannot be found, loaded or written."""
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+def read_weights(path: str | Path, *, mapped: bool = False) -> dict[str, torch.Tensor]:
     """Read a checkpoint.
 
     Args:
         path: ``.safetensors``, or what `torch.save` wrote: a mapping of names to tensors (one
             below ``module``, as DeepSpeed has it, too).
+        mapped: Let the tensors stay in the file until they are used, where its form allows; the
+            file must not be written to before.
 
     Returns:
         The tensors by name, on the CPU.
@@ -44,7 +47,13 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         if Path(path).suffix == SAFETENSORS:
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # only the present form, a zip, can be mapped
+            state = torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=mapped and zipfile.is_zipfile(path),
+            )
     except (OSError, EOFError) as error:
         raise ModelError(f"checkpoint {str(path)!r} cannot be read: {error}") from error
     except (pickle.UnpicklingError, RuntimeError, SafetensorError) as error:
@@ -66,13 +75,22 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(
+    model: nn.Module, path: str | Path, *, only: Callable[[str], bool] = lambda name: True
+) -> None:
     """Load a checkpoint that has every weight of the model; ESPnet would leave the rest random.
+
+    Args:
+        model: Is changed in place.
+        path: The checkpoint.
+        only: Whether a weight of the checkpoint, by its name, is meant for the model.
 
     Raises:
         ModelError: The checkpoint cannot be read, lacks a weight, or is of another shape.
     """
-    fit_weights(model, read_weights(path), origin=f"checkpoint {str(path)!r}")
+    weights = read_weights(path, mapped=True)
+    weights = {name: value for name, value in weights.items() if only(name)}
+    fit_weights(model, weights, origin=f"checkpoint {str(path)!r}")
 
 
 def fit_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], *, origin: str) -> None:
@@ -94,7 +112,8 @@ def fit_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], *, origin
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ModelError(f"{origin} lacks {', '.join(missing[:5])}{more}, which its config has")
     if unknown:
-        logger.warning("%s: %d weights that the config lacks: %s", origin, len(unknown), unknown[:5])
+        some = unknown[:5]
+        logger.warning("%s: %d weights that the config lacks: %s", origin, len(unknown), some)
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], path: str | Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from espnet_smoe.cli_export import add_export
 from espnet_smoe.cli_inspect import add_average, add_inspect
 from espnet_smoe.cli_onnx import add_onnx
 
@@ -196,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.set_defaults(run=bandwidth)
     add_transcribe(commands)
+    add_export(commands)
     add_inspect(commands)
     add_average(commands)
     add_onnx(commands)

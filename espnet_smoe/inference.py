@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Speech2Text(StockAttributes):
         s2t_model_file: The checkpoint.
         token_type: ESPnet's; None: the config's.
         bpemodel: The sentencepiece model; None: the config's.
+        experts: Keep only these in memory, such as ``["nb", "asr"]``; a side of which none is
+            named keeps all of its. None: all.
         **keywords: `espnet_smoe.inference_options.Options`, those of ESPnet's class among them.
 
     Raises:
@@ -67,6 +69,7 @@ class Speech2Text(StockAttributes):
         *,
         token_type: str | None = None,
         bpemodel: str | None = None,
+        experts: Sequence[str] | None = None,
         **keywords: Any,
     ) -> None:
         options = Options.of(keywords)
@@ -76,7 +79,8 @@ class Speech2Text(StockAttributes):
             s2t_train_config = Path(s2t_model_file).parent / "config.yaml"
         weights = None if s2t_model_file is None else Path(s2t_model_file)
         files = ModelFiles(Path(s2t_train_config), weights)
-        loaded = load(files, device=options.device, token_type=token_type, bpemodel=bpemodel)
+        tokenizer = {"token_type": token_type, "bpemodel": bpemodel}
+        loaded = load(files, device=options.device, experts=experts, **tokenizer)
         self._use(loaded, options)
 
     @classmethod
@@ -127,7 +131,7 @@ class Speech2Text(StockAttributes):
         known = {name: t for name, t in times.items() if t in self.vocabulary.ids}
         self.options = options.with_call({**known, "notime_symbol": conf.get("notime_symbol")})
         self.fs = int(conf.get("fs", 16000))
-        self.speech_length = float(conf.get("speech_length", 30.0))  # seconds
+        self.speech_length = loaded.speech_length  # seconds
         self.trained_padded = loaded.trained_padded
         pause = PADDED_PAUSE if self.trained_padded else UTTERANCE_PAUSE
         self.reader = ItemReader(

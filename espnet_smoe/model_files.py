@@ -23,11 +23,11 @@ from espnet_smoe.checkpoints import ModelError, write_weights
 from espnet_smoe.pretrained import ARCHIVES, CONFIG_KEY, MODEL_KEY, ModelFiles
 
 CONFIG, WEIGHTS, SAFE_WEIGHTS = "config.yaml", "model.pth", "model.safetensors"
-BPE_MODEL, STATISTICS = "bpe.model", "feats_stats.npz"
+BPE_MODEL, STATISTICS, NOTES = "bpe.model", "feats_stats.npz", "README.md"
 # What a config says of one training on one machine, and a model does not need.
 RUN_KEYS = (
     *("config", "print_config", "log_level", "dry_run", "output_dir", "resume", "init_param"),
-    *("ngpu", "seed", "num_workers", "num_att_plot", "init"),
+    *("ngpu", "seed", "num_workers", "num_att_plot"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank"),
     *("dist_master_addr", "dist_master_port", "dist_launcher", "multiprocessing_distributed"),
     *("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type"),
@@ -42,6 +42,7 @@ def write_model(
     weights: Mapping[str, torch.Tensor],
     *,
     safe: bool = False,
+    notes: str = "",
 ) -> ModelFiles:
     """Write a model's directory, whole or not at all.
 
@@ -53,20 +54,25 @@ def write_model(
             loader also finds them beside the config). What concerns one training is left out.
         weights: By name.
         safe: Write ``model.safetensors`` beside ``model.pth``.
+        notes: What a reader must know of the model, as Markdown; goes into ``README.md``.
 
     Raises:
         ModelError: The directory holds something, or cannot be written.
     """
     directory = Path(directory).absolute()
     with new_directory(directory) as partial:
-        _fill(partial, config, weights, names_below=directory)
+        _fill(partial, config, weights, notes, names_below=directory)
         if safe:
             write_weights(weights, partial / SAFE_WEIGHTS)
     return ModelFiles(directory / CONFIG, directory / WEIGHTS)
 
 
 def pack_model(
-    archive: str | Path, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+    archive: str | Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
+    *,
+    notes: str = "",
 ) -> Path:
     """Write a packed model with ESPnet's own program: one file, no absolute path in it.
 
@@ -74,6 +80,7 @@ def pack_model(
         archive: Ends in .zip, .tar, .tgz or .tar.gz, and does not exist.
         config: As for `write_model`.
         weights: By name.
+        notes: As for `write_model`.
 
     Raises:
         ModelError: It exists, has another ending, or cannot be written.
@@ -85,7 +92,7 @@ def pack_model(
         raise ModelError(f"{str(archive)!r} exists; nothing is overwritten")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=archive.parent) as directory:
-        parts = _fill(Path(directory), config, weights, names_below=None)
+        parts = _fill(Path(directory), config, weights, notes, names_below=None)
         options = [word for part in parts for word in ("--option", part)]
         command = [sys.executable, "-m", "espnet2.bin.pack", "s2t", "--outpath", archive.name]
         command += [f"--{CONFIG_KEY}", CONFIG, f"--{MODEL_KEY}", WEIGHTS, *options]
@@ -101,6 +108,7 @@ def _fill(
     directory: Path,
     config: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor],
+    notes: str,
     *,
     names_below: Path | None,
 ) -> list[str]:
@@ -123,8 +131,12 @@ def _fill(
         kept["normalize_conf"] = normalize_conf
         text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
         (directory / CONFIG).write_text(text, encoding="utf-8")
+        if notes:
+            (directory / NOTES).write_text(notes, encoding="utf-8")
+            parts.append(NOTES)
     except (OSError, yaml.YAMLError) as error:
-        raise ModelError(f"model directory {str(directory)!r} cannot be written: {error}") from error
+        where = f"model directory {str(directory)!r}"
+        raise ModelError(f"{where} cannot be written: {error}") from error
     write_weights(weights, directory / WEIGHTS)
     return parts
 

@@ -141,7 +141,7 @@ def describe(loaded: Pretrained) -> dict[str, Any]:
     if vocabulary.notime not in ids:
         raise ModelError(f"the token list has no {vocabulary.notime!r}, which prompts need")
     fs = int(conf.get("fs", 16000))
-    padded = int(float(conf.get("speech_length", 30.0)) * fs)
+    padded = int(loaded.speech_length * fs)
     block = model.decoder.decoders[0].self_attn
     return {
         "format": FORMAT,

@@ -11,19 +11,23 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from espnet2.text.build_tokenizer import build_tokenizer
+from typeguard import TypeCheckError
 
 from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
+from espnet_smoe.expert_subset import keep_experts
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 AVERAGED = "valid.acc.ave.pth"  # what the recipe decodes with
 META = "meta.yaml"  # of a packed model
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+SPEECH_LENGTH = 30.0  # seconds, ESPnet's default
 CONFIG_KEY, MODEL_KEY = "s2t_train_config", "s2t_model_file"  # in a packed model's meta.yaml
 
 
@@ -62,11 +66,21 @@ class Pretrained:
         return dict(getattr(self.args, "preprocessor_conf", None) or {})
 
     @property
+    def speech_length(self) -> float:
+        """Seconds of the longest stretch that it knows; ESPnet's default where it says nothing."""
+        length = float(self.preprocessor_conf.get("speech_length", SPEECH_LENGTH))
+        return length if length >= 0 else SPEECH_LENGTH
+
+    @property
     def trained_padded(self) -> bool:
-        """Whether it knows audio padded to ``speech_length``, as ESPnet's preprocessor gives it;
-        ours does not pad, nor does a model that trims padding."""
-        preprocessor = getattr(self.args, "preprocessor", "s2t")
-        return preprocessor != "smoe" and not getattr(self.model, "trim_padding", False)
+        """Whether it knows audio padded to `speech_length`, as ESPnet's preprocessor gives it.
+
+        Ours does not pad; neither does a model that trims padding, nor an exported one with a
+        negative length (`espnet_smoe.stock_config.no_padding`).
+        """
+        own = getattr(self.args, "preprocessor", "s2t") == "smoe"
+        exported = float(self.preprocessor_conf.get("speech_length", SPEECH_LENGTH)) < 0
+        return not (own or exported or getattr(self.model, "trim_padding", False))
 
 
 def find_model(source: str | Path, *, model_file: str | None = None) -> ModelFiles:
@@ -180,7 +194,12 @@ def _from_hub(tag: str) -> ModelFiles:
 
 
 def load(
-    files: ModelFiles, *, device: str = "cpu", token_type: str | None = None, bpemodel: Any = None
+    files: ModelFiles,
+    *,
+    device: str = "cpu",
+    token_type: str | None = None,
+    bpemodel: Any = None,
+    experts: Sequence[str] | None = None,
 ) -> Pretrained:
     """Build the model and load its weights.
 
@@ -189,6 +208,7 @@ def load(
         device: Where to put it.
         token_type: ESPnet's; None: the config's.
         bpemodel: The sentencepiece model; None: the config's.
+        experts: Load only these, by name; a side of which none is named keeps all of its.
 
     Raises:
         ModelError: The config or a file it names is missing, or the checkpoint is another model's.
@@ -196,11 +216,15 @@ def load(
     from espnet2.tasks.s2t import S2TTask
 
     args = _config(files.config)
-    model = S2TTask.build_model(args)
+    only = (lambda name: True) if experts is None else keep_experts(args, experts)
+    try:
+        model = S2TTask.build_model(args)
+    except (TypeError, AttributeError, KeyError, AssertionError, TypeCheckError) as error:
+        raise ModelError(f"config {str(files.config)!r} describes no model: {error!r}") from error
     if getattr(args, "use_adapter", False):
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:
-        load_weights(model, files.weights)
+        load_weights(model, files.weights, only=only)
     token_type = token_type or args.token_type
     bpemodel = bpemodel or args.bpemodel
     tokenizer = None

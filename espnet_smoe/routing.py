@@ -255,6 +255,11 @@ class GuideTable:
         self._end_ids = frozenset(index[t] for t in specials if t not in guides)
         self._bound = True
 
+    @property
+    def guides(self) -> dict[str, str]:
+        """The expert of each guiding token; `bind` comes first."""
+        return {self._tokens[token_id]: name for token_id, name in self._expert_of.items()}
+
     def route(
         self, tokens: torch.Tensor, *, origin: str = "text", whole_prompt: bool = True
     ) -> tuple[str, ...]:

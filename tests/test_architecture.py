@@ -30,13 +30,16 @@ LAYERS = [  # left to right; within a layer too
     ["validation", "crosschecks"],
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
-    ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
+    ["vocabulary", "inference_options", "checkpoints"],
+    ["expert_subset", "pretrained", "model_files", "precision"],
     ["averaging", "inspect_model", "model_diff"],
+    ["dense_routes", "stock_config", "export"],
     ["onnx_decode", "onnx_modules", "onnx_export"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots", "inspect_report"],
-    ["cli_inspect", "cli_onnx"],
+    ["padding_cost"],
+    ["cli_export", "cli_inspect", "cli_onnx"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
