@@ -181,7 +181,7 @@ class Exporter:
         )
         return "\n".join(lines) + "\n"
 
-    @torch.no_grad()  # inference mode would leave GlobalMVN statistics that nothing can be loaded to
+    @torch.no_grad()  # nothing could be loaded over GlobalMVN's statistics after inference mode
     def _difference(self, experts: Experts) -> float:
         """Largest absolute difference of encoder outputs and decoder scores, on noise."""
         generator = torch.Generator().manual_seed(1)
