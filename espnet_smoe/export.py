@@ -181,7 +181,7 @@ class Exporter:
         )
         return "\n".join(lines) + "\n"
 
-    @torch.inference_mode()
+    @torch.no_grad()  # nothing could be loaded over GlobalMVN's statistics after inference mode
     def _difference(self, experts: Experts) -> float:
         """Largest absolute difference of encoder outputs and decoder scores, on noise."""
         generator = torch.Generator().manual_seed(1)

@@ -54,7 +54,7 @@ class PaddingCost:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def padding_cost(
     model: Any,
     vocabulary: Vocabulary,

@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from saved_model import MAXLEN, save_model
-from tiny import SIZES, TOKENS, close, ids, speech, training_config
+from tiny import FEATURES, SIZES, TOKENS, close, ids, speech, training_config
 
 from espnet_smoe import Speech2Text
 from espnet_smoe.dense_routes import Experts, every_route, expert_names
@@ -35,8 +36,19 @@ YS = torch.tensor(
 )
 SERVED = {"asr": ["<asr>"], "st": ["<st_eng>", "<st_deu>"]}
 DENSE = {"model": "espnet", "preprocessor": "s2t", "decoder": "transformer"}
-SIDES = {
+STATISTICS = Path(tempfile.mkdtemp()) / "stats.npz"
+np.savez(
+    STATISTICS,
+    count=4,
+    sum=np.linspace(-20.0, -10.0, FEATURES),
+    sum_square=np.linspace(150.0, 200.0, FEATURES),
+)
+SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     **{kind: (kind, {}) for kind in SIZES},
+    "statistics": (
+        "transformer",
+        {"normalize": "global_mvn", "normalize_conf": {"stats_file": str(STATISTICS)}},
+    ),
     "decoder only": ("conformer", {"encoder": "conformer"}),
     "encoder only": ("transformer", {"decoder": "transformer"}),
     "some blocks": (
