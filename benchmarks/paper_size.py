@@ -75,6 +75,7 @@ def stock(args: argparse.Namespace, files: tuple[Path, Path]) -> Any:
 def ours(args: argparse.Namespace, files: tuple[Path, Path], **options: Any) -> Speech2Text:
     """This package's `Speech2Text` of it."""
     known = {"lang_sym": LANGUAGE, "task_sym": TASK, "device": DEVICE, **search_options(args)}
+    known["max_length"] = 30.0  # seconds; noise that is cut at pauses has no speech
     return Speech2Text(*files, **known | options)
 
 
