@@ -23,6 +23,7 @@ from espnet_smoe.items import (
     ItemReader,
     Speech,
     Tasks,
+    each_its_own,
     is_one,
     let_go,
     name_of,
@@ -211,16 +212,7 @@ class Speech2Text(StockAttributes):
             per_item["bandwidth"], bandwidth = list(bandwidth), None
         if isinstance(tasks, list | tuple) and any(isinstance(t, list | tuple) for t in tasks):
             per_item["tasks"], tasks = list(tasks), None
-        for name, values in per_item.items():
-            if len(values) != len(items):
-                raise OptionError(
-                    f"{name}: {len(values)} values for {len(items)} recordings; accepted is one "
-                    "for all, or a list with one for each"
-                )
-            items = [
-                item if getattr(item, name) is not None else Speech(**{**vars(item), name: value})
-                for item, value in zip(items, values, strict=True)
-            ]
+        items = each_its_own(items, per_item)
         return list(
             self.stream(items, lang_sym=lang_sym, tasks=tasks, bandwidth=bandwidth, **keywords)
         )

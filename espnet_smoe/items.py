@@ -7,7 +7,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +270,25 @@ def require_several(speech: Any) -> None:
             f"speech is a {type(speech).__name__}; accepted: a path, an array or tensor of "
             "samples, (array, rate), a Speech, or an iterable of those"
         )
+
+
+def each_its_own(items: list[Speech], settings: Mapping[str, list[Any]]) -> list[Speech]:
+    """Give each recording its own value of some settings, where it has none yet.
+
+    Raises:
+        OptionError: There are not as many values as recordings.
+    """
+    for name, values in settings.items():
+        if len(values) != len(items):
+            raise OptionError(
+                f"{name}: {len(values)} values for {len(items)} recordings; accepted is one "
+                "for all, or a list with one for each"
+            )
+        items = [
+            item if getattr(item, name) is not None else replace(item, **{name: value})
+            for item, value in zip(items, values, strict=True)
+        ]
+    return items
 
 
 def let_go(error: BaseException | None) -> None:

@@ -301,3 +301,9 @@ def test_a_short_one_in_an_encoder_batch_gives_what_it_gives_alone(
 def test_timestamps_of_the_users_choice_go_before_the_configs() -> None:
     assert load_model(first_time_symbol="<0.10>").options.first_time_symbol == "<0.10>"
     assert load_model().options.first_time_symbol == "<0.00>"
+
+
+@pytest.mark.parametrize("name", ["lang_sym", "bandwidth"])
+def test_as_many_values_as_recordings_are_needed(s2t: Speech2Text, name: str) -> None:
+    with pytest.raises(ValueError, match="1 values for 2 recordings; accepted is one for all, or"):
+        s2t(SPEECHES[:2], **{name: ["spa" if name == "lang_sym" else "nb"]})
