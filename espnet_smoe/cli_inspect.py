@@ -87,7 +87,7 @@ def average(args: argparse.Namespace) -> None:
     ]
     mean = average_checkpoints(paths)
     config = args.model / "config.yaml"
-    fit_weights(load(ModelFiles(config, None)).model, mean, origin="the average")
+    fit_weights(load(ModelFiles(config, paths[0])).model, mean, origin="the average")
     write_weights(mean, args.out)
     print(f"{args.out}: mean of {', '.join(map(str, paths))}")
 
