@@ -24,10 +24,11 @@ from espnet_smoe.pretrained import ARCHIVES, CONFIG_KEY, MODEL_KEY, ModelFiles
 
 CONFIG, WEIGHTS, SAFE_WEIGHTS = "config.yaml", "model.pth", "model.safetensors"
 BPE_MODEL, STATISTICS = "bpe.model", "feats_stats.npz"
-# What a config says of one training on one machine, and a model does not need.
+# What a config says of one training on one machine, and a model does not need; and what ESPnet
+# writes into a config but refuses in one that is given (``required``, ...).
 RUN_KEYS = (
     *("config", "print_config", "log_level", "dry_run", "output_dir", "resume", "init_param"),
-    *("ngpu", "seed", "num_workers", "num_att_plot", "init"),
+    *("ngpu", "seed", "num_workers", "num_att_plot", "required", "version", "distributed"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank"),
     *("dist_master_addr", "dist_master_port", "dist_launcher", "multiprocessing_distributed"),
     *("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type"),
@@ -42,6 +43,7 @@ def write_model(
     weights: Mapping[str, torch.Tensor],
     *,
     safe: bool = False,
+    texts: Mapping[str, str] | None = None,
 ) -> ModelFiles:
     """Write a model's directory, whole or not at all.
 
@@ -53,6 +55,7 @@ def write_model(
             loader also finds them beside the config). What concerns one training is left out.
         weights: By name.
         safe: Write ``model.safetensors`` beside ``model.pth``.
+        texts: Further files, name and content.
 
     Raises:
         ModelError: The directory holds something, or cannot be written.
@@ -60,6 +63,8 @@ def write_model(
     directory = Path(directory).absolute()
     with _new_directory(directory) as partial:
         _fill(partial, config, weights, names_below=directory)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
         if safe:
             write_weights(weights, partial / SAFE_WEIGHTS)
     return ModelFiles(directory / CONFIG, directory / WEIGHTS)
@@ -106,6 +111,7 @@ def _fill(
 ) -> list[str]:
     """Write config, weights and parts; the parts' names. `names_below`: None for relative ones."""
     kept = {key: value for key, value in config.items() if key not in RUN_KEYS}
+    kept["init"] = None  # ESPnet reads it even where weights come from a checkpoint
     parts = []
 
     def copy(source: Any, name: str) -> str:
@@ -129,11 +135,21 @@ def _fill(
     return parts
 
 
+def require_new(directory: str | Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        ModelError: It exists, and is no empty directory.
+    """
+    path = Path(directory).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(f"{str(path)!r} exists and holds something; nothing is overwritten")
+
+
 @contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
     """A directory beside the wanted one, which becomes it at the end."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ModelError(f"{str(directory)!r} exists and holds something; nothing is overwritten")
+    require_new(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.partial.", dir=directory.parent))

@@ -31,11 +31,11 @@ LAYERS = [  # left to right; within a layer too
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
     ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
-    ["new_tokens"],
+    ["new_tokens", "route_differences", "upcycle_config", "upcycle"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots"],
-    ["cli"],
+    ["cli_upcycle", "cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
 LAZY = {
