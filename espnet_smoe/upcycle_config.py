@@ -299,7 +299,7 @@ def _files(
     if names is not None and names not in (list(dense["token_list"]), list(tokens.token_list)):
         size = f"{len(names)} tokens" if isinstance(names, list) else repr(names)
         conflicts.lines.append(
-            f"token_list is {size}, the dense model's has {len(dense['token_list'])}, others"
+            f"token_list is {size}, the dense model's has {len(dense['token_list'])} tokens, and they differ"
         )
 
 

@@ -216,7 +216,7 @@ def test_training_goes_on_in_espnets_trainer(padded: Any, tmp_path: Path) -> Non
     directory = upcycle(padded[0], tmp_path / "smoe", new_tokens=NEW).files.config.parent
     options = ["--config", f"{directory}/config.yaml", "--init_param", f"{directory}/model.pth"]
     options += ["--output_dir", str(tmp_path / "exp"), "--max_epoch", "1", "--ngpu", "0"]
-    options += ["--optim", "sgd", "--optim_conf", "lr=0.0", "--batch_type", "unsorted"]
+    options += ["--optim", "sgd", "--optim_conf", "{lr: 0.0}", "--batch_type", "unsorted"]
     options += ["--batch_size", "2", "--num_workers", "0", "--use_tensorboard", "false"]
     options += ["--use_matplotlib", "false", "--num_att_plot", "0"]
     S2TTask.main(cmd=[*options, *write_data(tmp_path / "data")])

@@ -112,10 +112,10 @@ def test_encoders_without_a_place_for_experts(tmp_path: Path, refused: Refused) 
     options = {**STOCK, "encoder_conf": conf}
     model = save_model(tmp_path / "ebf", "e_branchformer", encoder="e_branchformer", **options)
     assert "no feed-forward to make experts of (encoder_conf.use_ffn is false)" in refused(model)
-    path = tmp_path / "ebf/config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    path.write_text(yaml.safe_dump({**config, "decoder": "rnn", "decoder_conf": {}}))
-    assert "does not fit its config" in refused(model) or "lacks" in refused(model)
+    other = {"decoder": "lightweight_conv", "decoder_conf": {"num_blocks": 1}}
+    other["decoder_conf"]["conv_kernel_length"] = [3]  # type: ignore[index]
+    model = save_model(tmp_path / "light", encoder="conformer", **STOCK | other)
+    assert "decoder is 'lightweight_conv', which cannot be given experts; accepted: tra" in (refused(model))
 
 
 def test_a_directory_that_holds_something(
@@ -175,7 +175,7 @@ def test_configs_that_say_nothing_usable(
         ({"normalize": "global_mvn"}, "normalize", "'global_mvn'", "None"),
         ({"token_type": "char"}, "token_type", "'char'", "'word'"),
         ({"bpemodel": "other.model"}, "bpemodel", "'other.model'", "None"),
-        ({"token_list": "gone.txt"}, "token_list", "'gone.txt'", "70"),
+        ({"token_list": "gone.txt"}, "token_list", "'gone.txt'", "72 tokens"),
         ({"preprocessor": "smoe"}, "preprocessor", "'smoe'", "'s2t'"),
         (
             {"preprocessor_conf": {"last_time_symbol": "<30.00>"}},
