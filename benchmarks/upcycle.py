@@ -50,18 +50,12 @@ def largest_differences(
     audio = {f"{name} {utt}": path for name, scp in scps.items() for utt, path in scp.items()}
     for name, path in tqdm(audio.items(), desc="test utterances", mininterval=5):
         speech_BN = torch.as_tensor(read_at(path, fs, utt=name), dtype=torch.float32)[None]
-        found = route_differences(
-            models[0].model, models[1].model, tokens, speech_BN=speech_BN
-        )
+        found = route_differences(models[0].model, models[1].model, tokens, speech_BN=speech_BN)
         for route, difference in found.items():
             before = largest.get(route)
             if before is None or not difference.absolute <= before.absolute:
                 largest[route] = difference
     return largest, len(audio)
-
-
-
-
 
 
 def losses(config: Path, examples: Path, out: Path, updates: int, *options: str) -> list[float]:
@@ -103,7 +97,7 @@ def main() -> None:
     differences, n_utts = largest_differences(dense, smoe, args.examples, args.test_sets.split())
     for route, difference in differences.items():
         print(f"{route}: largest difference {difference.absolute:.1e} on {n_utts} utterances")
-    still = ("--optim", "sgd", "--optim_conf", "{lr: 0.0}", "--scheduler", "none")
+    still = ("--optim_conf", "lr=0.0", "--scheduler", "none")
     begin = ("--init_param", f"{dense}/model.pth")
     run = {
         "dense, not trained": losses(

@@ -130,7 +130,9 @@ def _fill(
         text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
         (directory / CONFIG).write_text(text, encoding="utf-8")
     except (OSError, yaml.YAMLError) as error:
-        raise ModelError(f"model directory {str(directory)!r} cannot be written: {error}") from error
+        raise ModelError(
+            f"model directory {str(directory)!r} cannot be written: {error}"
+        ) from error
     write_weights(weights, directory / WEIGHTS)
     return parts
 

@@ -226,7 +226,8 @@ def upcycle(
     if model.ctc is None and loaded.model.ctc is not None:
         drop = [*drop, "ctc.*"]  # asked for by ctc_weight: 0.0
     plan = plan_upcycle(dense, smoe, tokens=tokens, drop=drop)
-    fit_weights(model, apply_plan(plan, weights, tokens), origin="the dense model")
+    applied = apply_plan(plan, weights, tokens)
+    fit_weights(model, applied, origin="the dense model")
     differences = route_differences(loaded.model, model, tokens, fs=_rate(loaded))
     wrong = {route: d.relative for route, d in differences.items() if not d.relative <= TOLERANCE}
     if wrong:
@@ -238,7 +239,7 @@ def upcycle(
         if tokens.new:
             _extend_tokenizer(options, tokens.new, Path(directory) / "bpe.model")
         texts = {TOKENS: "".join(f"{token}\n" for token in tokens.token_list)}
-        files = write_model(out, options, model.state_dict(), safe=safe, texts=texts)
+        files = write_model(out, options, applied, safe=safe, texts=texts)
     return Upcycled(files, account(plan, dense, smoe), differences, tokens)
 
 

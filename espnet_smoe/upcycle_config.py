@@ -28,11 +28,14 @@ EXPERT_OPTIONS = {
 # Options that change training only, or the way to the same result: a YAML may choose them.
 FREE_ENDINGS = ("dropout_rate", "_drop_rate", "stochastic_depth_rate", "_weight")
 FREE_OPTIONS = frozenset(
-    "use_flash_attn gradient_checkpoint_layers ctc_type reduce ignore_nan_grad zero_infinity "
-    "brctc_risk_strategy brctc_group_strategy brctc_risk_factor length_normalized_loss report_cer "
-    "report_wer extract_feats_in_collect_stats route_floor ctc_trim speech_init_silence "
-    "text_prev_apply_prob time_apply_prob pad_prob narrowband_prob narrowband_codecs "
-    "narrowband_level narrowband_noise_prob".split()
+    (
+        *("use_flash_attn", "gradient_checkpoint_layers", "ctc_trim", "route_floor"),
+        *("ctc_type", "reduce", "ignore_nan_grad", "zero_infinity", "length_normalized_loss"),
+        *("brctc_risk_strategy", "brctc_group_strategy", "brctc_risk_factor"),
+        *("report_cer", "report_wer", "extract_feats_in_collect_stats"),
+        *("speech_init_silence", "text_prev_apply_prob", "time_apply_prob", "pad_prob"),
+        *("narrowband_prob", "narrowband_codecs", "narrowband_level", "narrowband_noise_prob"),
+    )
 )
 # Parts that are the dense model's, with their options.
 PARTS = ("frontend", "normalize", "preencoder", "postencoder", "preprocessor")
@@ -107,6 +110,9 @@ def smoe_config(
     conflicts = _Conflicts()
     config = {key: value for key, value in dense.items() if key in known and key not in DROPPED}
     config.update(given)
+    for option in set(given) - set(EXPERT_OPTIONS):  # another class, whose options are others
+        if f"{option}_conf" in config and given[option] != dense.get(option):
+            config[f"{option}_conf"] = given.get(f"{option}_conf") or {}
     for part in EXPERT_OPTIONS:
         config |= _routed_part(part, dense, given, conflicts, origin)
     if not any(str(config[part]).startswith(SMOE) for part in EXPERT_OPTIONS):
@@ -299,7 +305,8 @@ def _files(
     if names is not None and names not in (list(dense["token_list"]), list(tokens.token_list)):
         size = f"{len(names)} tokens" if isinstance(names, list) else repr(names)
         conflicts.lines.append(
-            f"token_list is {size}, the dense model's has {len(dense['token_list'])} tokens, and they differ"
+            f"token_list is {size}, the dense model's has {len(dense['token_list'])} tokens, "
+            "and they differ"
         )
 
 
@@ -349,5 +356,3 @@ def _model(
     if now == 1.0:
         conflicts.add("model_conf.ctc_weight", now, old)  # it would have no decoder
     return name, conf
-
-

@@ -115,7 +115,9 @@ def test_encoders_without_a_place_for_experts(tmp_path: Path, refused: Refused) 
     other = {"decoder": "lightweight_conv", "decoder_conf": {"num_blocks": 1}}
     other["decoder_conf"]["conv_kernel_length"] = [3]  # type: ignore[index]
     model = save_model(tmp_path / "light", encoder="conformer", **STOCK | other)
-    assert "decoder is 'lightweight_conv', which cannot be given experts; accepted: tra" in (refused(model))
+    assert "decoder is 'lightweight_conv', which cannot be given experts; accepted: tra" in (
+        refused(model)
+    )
 
 
 def test_a_directory_that_holds_something(
@@ -134,7 +136,10 @@ def test_a_directory_that_holds_something(
         ("encoder: [", "smoe.yaml' cannot be read"),
         ("- a", "smoe.yaml' holds a list; accepted: a training YAML"),
         ("!!python/object/apply:os.system ['true']", "smoe.yaml' cannot be read"),
-        ({"encoder": "smoe_conformer", "encoder_conf": [1]}, "encoder_conf is [1]; accepted: a map"),
+        (
+            {"encoder": "smoe_conformer", "encoder_conf": [1]},
+            "encoder_conf is [1]; accepted: a map",
+        ),
         ({"max_epoch": 3}, "no experts; accepted is smoe_conformer, smoe_transformer, or both"),
         ({"encoder": "smoe_conformer", "epochs": 3}, "epochs: no such option of ESPnet's S2T task"),
         (
@@ -145,7 +150,10 @@ def test_a_directory_that_holds_something(
             {"decoder": "smoe_transformer", "encoder_conf": {"experts": ["wb"]}},
             "encoder_conf.experts: conformer has no such option",
         ),
-        ({"encoder": "smoe_conformer", "model": "espnet"}, "model is 'espnet'; experts need 'model"),
+        (
+            {"encoder": "smoe_conformer", "model": "espnet"},
+            "model is 'espnet'; experts need 'model",
+        ),
         (
             {"decoder": "smoe_transformer", "decoder_conf": {"experts": {"fra": ["<st_fra>"]}}},
             "'<st_fra>' match no token of the token list",
