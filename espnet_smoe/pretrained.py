@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from espnet2.text.build_tokenizer import build_tokenizer
+from typeguard import TypeCheckError
 
 from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
 
@@ -98,8 +99,11 @@ def find_model(source: str | Path, *, model_file: str | None = None) -> ModelFil
 
 
 def _unpacked_model(path: Path) -> ModelFiles:
-    meta = yaml.safe_load((path / META).read_text(encoding="utf-8"))
-    files = {**meta.get("yaml_files", {}), **meta.get("files", {})}
+    try:
+        meta = yaml.safe_load((path / META).read_text(encoding="utf-8"))
+        files = {**meta.get("yaml_files", {}), **meta.get("files", {})}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ModelError(f"packed model {str(path)!r}: {META} cannot be read: {error}") from error
     return _from_meta({key: str(path / name) for key, name in files.items()}, str(path))
 
 
@@ -186,10 +190,8 @@ def load(
     Raises:
         ModelError: The config or a file it names is missing, or the checkpoint is another model's.
     """
-    from espnet2.tasks.s2t import S2TTask
-
     args = _config(files.config)
-    model = S2TTask.build_model(args)
+    model = build(args, origin=f"config {str(files.config)!r}")
     if getattr(args, "use_adapter", False):
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:
@@ -209,6 +211,26 @@ def load(
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r} cannot be used: {error}") from error
     return Pretrained(model.eval(), args, tokenizer, files)
+
+
+def build(args: argparse.Namespace, *, origin: str) -> Any:
+    """A model with random weights, as ESPnet builds it.
+
+    Args:
+        args: The training config.
+        origin: Where it came from, for error messages.
+
+    Raises:
+        ModelError: An option has a value or a name that its class does not take.
+        ValueError: As the classes raise it.
+    """
+    from espnet2.tasks.s2t import S2TTask
+
+    try:
+        return S2TTask.build_model(args)
+    except (TypeError, TypeCheckError, AttributeError, AssertionError, RuntimeError) as error:
+        reason = str(error) or type(error).__name__
+        raise ModelError(f"{origin} describes no model: {reason}") from error
 
 
 def _config(path: Path) -> argparse.Namespace:

@@ -27,7 +27,7 @@ from espnet_smoe.new_tokens import (
     extend_rows,
     extend_tokens,
 )
-from espnet_smoe.pretrained import ModelFiles, Pretrained, find_model, load
+from espnet_smoe.pretrained import ModelFiles, Pretrained, build, find_model, load
 from espnet_smoe.route_differences import Difference, route_differences
 from espnet_smoe.upcycle_config import default_yaml, read_yaml, smoe_config
 
@@ -220,7 +220,7 @@ def upcycle(
     origin = f"config {str(config)!r}" if config is not None else "the default config"
     tokens = extend_tokens(loaded.args.token_list, new_tokens or {})
     options = smoe_config(vars(loaded.args), given, tokens, origin=origin)
-    model = _build(options, origin)
+    model = build(argparse.Namespace(**options), origin=origin).eval()
     weights = _all_weights(loaded, drop)
     dense, smoe = shapes_of(weights), shapes_of(model.state_dict())
     if model.ctc is None and loaded.model.ctc is not None:
@@ -246,15 +246,6 @@ def upcycle(
 def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
     """Names and shapes."""
     return {name: tuple(value.shape) for name, value in weights.items()}
-
-
-def _build(options: Mapping[str, Any], origin: str) -> Any:
-    from espnet2.tasks.s2t import S2TTask
-
-    try:
-        return S2TTask.build_model(argparse.Namespace(**options)).eval()
-    except TypeError as error:  # typeguard's, or Python's for an unknown option
-        raise ModelError(f"{origin} describes no model: {error}") from error
 
 
 def _all_weights(loaded: Pretrained, drop: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -142,7 +142,7 @@ def smoe_config(
 def _check_dense(part: str, name: Any) -> None:
     from espnet_smoe.registry import DECODERS, ENCODERS
 
-    ours = {"encoder": ENCODERS, "decoder": DECODERS}[part]
+    ours = list(ENCODERS if part == "encoder" else DECODERS)
     if name in ours:
         raise ModelError(
             f"the model is an S-MoE model already ({part}: {name}); accepted is a dense one"
@@ -313,8 +313,8 @@ def _files(
 def _same_content(one: Any, other: Any) -> bool:
     if one == other:
         return True
-    both = [path for path in (one, other) if isinstance(path, str | Path) and Path(path).is_file()]
-    return len(both) == 2 and filecmp.cmp(*both, shallow=False)
+    files = all(isinstance(path, str | Path) and Path(path).is_file() for path in (one, other))
+    return files and filecmp.cmp(one, other, shallow=False)
 
 
 def _model(

@@ -78,6 +78,28 @@ def test_files_that_are_broken(dense: Path, refused: Refused, tmp_path: Path) ->
     assert "broken.zip' cannot be unpacked" in refused(tmp_path / "broken.zip")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"encoder_conf": {"num_blocks": "x"}}, {"decoder_conf": {"nothing": 1}}, {"ctc_conf": None}],
+    ids=str,
+)
+def test_configs_of_the_dense_model_that_describe_none(
+    changes: dict[str, Any], dense: Path, refused: Refused
+) -> None:
+    path = dense / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**config, **changes}), encoding="utf-8")
+    assert f"config '{path}' describes no model: " in refused(dense)
+
+
+@pytest.mark.parametrize("meta", ["- a", "files: [", "files: 3", "{}"])
+def test_packed_models_without_a_list_of_their_files(
+    meta: str, dense: Path, refused: Refused
+) -> None:
+    (dense / "meta.yaml").write_text(meta, encoding="utf-8")
+    assert f"packed model '{dense}'" in refused(dense)
+
+
 def test_weights_that_are_not_the_configs(dense: Path, refused: Refused) -> None:
     path = dense / "valid.acc.ave.pth"
     state = torch.load(path, weights_only=True)
@@ -159,11 +181,19 @@ def test_a_directory_that_holds_something(
             "'<st_fra>' match no token of the token list",
         ),
         (
+            {"encoder": "smoe_conformer", "model_conf": {"lsm_weight": "much"}},
+            "smoe.yaml' describes no model: ",
+        ),
+        (
+            {"encoder": "smoe_conformer", "encoder_conf": {"experts": 2}},
+            "smoe.yaml' describes no model: ",
+        ),
+        (
             {"encoder": "smoe_conformer", "encoder_conf": {"expert_blocks": [7]}},
             "7 is no block; accepted: 0 to 1",
         ),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=lambda value: str(value)[:40],
 )
 def test_configs_that_say_nothing_usable(
     config: Any, message: str, dense: Path, refused: Refused
