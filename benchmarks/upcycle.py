@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,8 @@ from espnet_smoe.route_differences import Difference, route_differences
 from espnet_smoe.upcycle import upcycle
 
 LOSS = re.compile(r":train:\d+-\d+batch: .*[ ,]loss=([-+.\deinfa]+)")
+# As run.sh has it: keep freed memory, which makes a step about 1.4 times as fast.
+TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 SHOWN = 20  # updates averaged at the beginning and at the end
 
 
@@ -59,7 +62,10 @@ def largest_differences(
 
 
 def losses(config: Path, examples: Path, out: Path, updates: int, *options: str) -> list[float]:
-    """Train; the loss of each update."""
+    """Train; the loss of each update. What was trained by an earlier run is not trained again."""
+    log = out / "log"
+    if log.exists() and len(found := losses_in(log)) == updates:
+        return found
     command = [sys.executable, "-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_train"]
     command += ["--config", str(config), "--output_dir", str(out), "--ngpu", "0", "--seed", "1"]
     command += ["--num_iters_per_epoch", str(updates), "--max_epoch", "1", "--log_interval", "1"]
@@ -70,13 +76,19 @@ def losses(config: Path, examples: Path, out: Path, updates: int, *options: str)
             *("text.ctc,text_ctc,text", "bandwidth,bandwidth,text_int"),
         ):
             command += [f"--{part}_data_path_and_name_and_type", f"{examples / part}/{entry}"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "log").write_text(run.stdout + run.stderr, encoding="utf-8")
-    found = [float(x) for x in LOSS.findall(run.stdout + run.stderr)]
+    environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES}
+    with log.open("w", encoding="utf-8") as file:
+        run = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
+    found = losses_in(log)
     if run.returncode != 0 or len(found) != updates:
-        raise SystemExit(f"{out / 'log'}: status {run.returncode}, {len(found)} of {updates}")
+        raise SystemExit(f"{log}: status {run.returncode}, {len(found)} of {updates} updates")
     return found
+
+
+def losses_in(log: Path) -> list[float]:
+    """The losses that ESPnet's trainer wrote down."""
+    return [float(x) for x in LOSS.findall(log.read_text(encoding="utf-8"))]
 
 
 def main() -> None:
