@@ -83,6 +83,16 @@ def test_one_side_may_stay_dense(places: Path, padded: Any, tmp_path: Path) -> N
     assert (config["encoder"], config["decoder"]) == ("conformer", "smoe_transformer")
 
 
+def test_ctc_is_left_out_where_the_yaml_says_so(padded: Any, tmp_path: Path) -> None:
+    text = "{encoder: smoe_conformer, model_conf: {ctc_weight: 0.0}}"
+    (tmp_path / "smoe.yaml").write_text(text, encoding="utf-8")
+    done = upcycle(padded[0], tmp_path / "smoe", config=tmp_path / "smoe.yaml")
+    assert (done.shares[-1].what, done.shares[-1].dense_tensors) == ("dropped", 2)
+    assert done.differences.keys() == {"wb", "nb"}
+    assert max(d.absolute for d in done.differences.values()) <= EXACT
+    assert not [name for name in load(done.files).model.state_dict() if name.startswith("ctc.")]
+
+
 def stock_texts(directory: Path, weights: str, routes: list[str | None]) -> Iterator[list[Any]]:
     """Texts of ESPnet's own class, padding and all, per route."""
     from espnet2.bin.s2t_inference import Speech2Text as Stock
