@@ -14,6 +14,7 @@ from typing import Any
 from espnet_smoe.cli_export import add_export
 from espnet_smoe.cli_inspect import add_average, add_inspect
 from espnet_smoe.cli_onnx import add_onnx
+from espnet_smoe.cli_upcycle import add_upcycle
 
 FRAME_TOKENS = ("<blank>", "<unk>")
 END_TOKENS = ("<sos>", "<eos>")
@@ -201,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_inspect(commands)
     add_average(commands)
     add_onnx(commands)
+    add_upcycle(commands)
     args, further = parser.parse_known_args(argv)
     if further and args.run is not params:
         parser.error(f"unknown options: {' '.join(further)}")

@@ -26,6 +26,7 @@ from espnet_smoe.pretrained import ARCHIVES, Pretrained
 from espnet_smoe.routing import SPECIAL
 from espnet_smoe.stock_config import no_padding, stock_config
 
+NOTES = "README.md"  # of an exported model
 TOLERANCE = 1e-5  # by which a route may miss the model's outputs, float32
 CHECKED_SECONDS = 1.0  # of noise, on which both are run
 
@@ -110,15 +111,15 @@ class Exporter:
         Raises:
             ModelError: It cannot be written, or `weights` has an error.
         """
-        notes = self.notes(experts, measured)
+        texts = {NOTES: self.notes(experts, measured)}
         if out.name.endswith(ARCHIVES):
             if safe:
                 raise ModelError(
                     f"{str(out)!r}: a packed model holds one checkpoint; accepted with safetensors "
                     "is a directory"
                 )
-            return pack_model(out, self.config, self.weights(experts), notes=notes)
-        write_model(out, self.config, self.weights(experts), safe=safe, notes=notes)
+            return pack_model(out, self.config, self.weights(experts), texts=texts)
+        write_model(out, self.config, self.weights(experts), safe=safe, texts=texts)
         return out
 
     @property

@@ -23,11 +23,12 @@ from espnet_smoe.checkpoints import ModelError, write_weights
 from espnet_smoe.pretrained import ARCHIVES, CONFIG_KEY, MODEL_KEY, ModelFiles
 
 CONFIG, WEIGHTS, SAFE_WEIGHTS = "config.yaml", "model.pth", "model.safetensors"
-BPE_MODEL, STATISTICS, NOTES = "bpe.model", "feats_stats.npz", "README.md"
-# What a config says of one training on one machine, and a model does not need.
+BPE_MODEL, STATISTICS = "bpe.model", "feats_stats.npz"
+# What a config says of one training on one machine, and a model does not need; and what ESPnet
+# writes into a config but refuses in one that is given (``required``, ...).
 RUN_KEYS = (
     *("config", "print_config", "log_level", "dry_run", "output_dir", "resume", "init_param"),
-    *("ngpu", "seed", "num_workers", "num_att_plot"),
+    *("ngpu", "seed", "num_workers", "num_att_plot", "required", "version", "distributed"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank"),
     *("dist_master_addr", "dist_master_port", "dist_launcher", "multiprocessing_distributed"),
     *("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type"),
@@ -42,7 +43,7 @@ def write_model(
     weights: Mapping[str, torch.Tensor],
     *,
     safe: bool = False,
-    notes: str = "",
+    texts: Mapping[str, str] | None = None,
 ) -> ModelFiles:
     """Write a model's directory, whole or not at all.
 
@@ -54,14 +55,14 @@ def write_model(
             loader also finds them beside the config). What concerns one training is left out.
         weights: By name.
         safe: Write ``model.safetensors`` beside ``model.pth``.
-        notes: What a reader must know of the model, as Markdown; goes into ``README.md``.
+        texts: Further files, such as ``README.md``: name and content.
 
     Raises:
         ModelError: The directory holds something, or cannot be written.
     """
     directory = Path(directory).absolute()
     with new_directory(directory) as partial:
-        _fill(partial, config, weights, notes, names_below=directory)
+        _fill(partial, config, weights, texts or {}, names_below=directory)
         if safe:
             write_weights(weights, partial / SAFE_WEIGHTS)
     return ModelFiles(directory / CONFIG, directory / WEIGHTS)
@@ -72,7 +73,7 @@ def pack_model(
     config: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor],
     *,
-    notes: str = "",
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a packed model with ESPnet's own program: one file, no absolute path in it.
 
@@ -80,7 +81,7 @@ def pack_model(
         archive: Ends in .zip, .tar, .tgz or .tar.gz, and does not exist.
         config: As for `write_model`.
         weights: By name.
-        notes: As for `write_model`.
+        texts: As for `write_model`.
 
     Raises:
         ModelError: It exists, has another ending, or cannot be written.
@@ -92,7 +93,7 @@ def pack_model(
         raise ModelError(f"{str(archive)!r} exists; nothing is overwritten")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=archive.parent) as directory:
-        parts = _fill(Path(directory), config, weights, notes, names_below=None)
+        parts = _fill(Path(directory), config, weights, texts or {}, names_below=None)
         options = [word for part in parts for word in ("--option", part)]
         command = [sys.executable, "-m", "espnet2.bin.pack", "s2t", "--outpath", archive.name]
         command += [f"--{CONFIG_KEY}", CONFIG, f"--{MODEL_KEY}", WEIGHTS, *options]
@@ -108,12 +109,13 @@ def _fill(
     directory: Path,
     config: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor],
-    notes: str,
+    texts: Mapping[str, str],
     *,
     names_below: Path | None,
 ) -> list[str]:
     """Write config, weights and parts; the parts' names. `names_below`: None for relative ones."""
     kept = {key: value for key, value in config.items() if key not in RUN_KEYS}
+    kept["init"] = None  # ESPnet reads it even where weights come from a checkpoint
     parts = []
 
     def copy(source: Any, name: str) -> str:
@@ -131,9 +133,9 @@ def _fill(
         kept["normalize_conf"] = normalize_conf
         text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
         (directory / CONFIG).write_text(text, encoding="utf-8")
-        if notes:
-            (directory / NOTES).write_text(notes, encoding="utf-8")
-            parts.append(NOTES)
+        for name, content in texts.items():
+            (directory / name).write_text(content, encoding="utf-8")
+            parts.append(name)
     except (OSError, yaml.YAMLError) as error:
         where = f"model directory {str(directory)!r}"
         raise ModelError(f"{where} cannot be written: {error}") from error
@@ -141,11 +143,21 @@ def _fill(
     return parts
 
 
+def require_new(directory: str | Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        ModelError: It exists, and is no empty directory.
+    """
+    path = Path(directory).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(f"{str(path)!r} exists and holds something; nothing is overwritten")
+
+
 @contextmanager
 def new_directory(directory: Path) -> Iterator[Path]:
     """A directory beside the wanted one, which becomes it at the end."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ModelError(f"{str(directory)!r} exists and holds something; nothing is overwritten")
+    require_new(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.partial.", dir=directory.parent))

@@ -223,14 +223,9 @@ def load(
     Raises:
         ModelError: The config or a file it names is missing, or the checkpoint is another model's.
     """
-    from espnet2.tasks.s2t import S2TTask
-
     args = _config(files.config)
     only = (lambda name: True) if experts is None else keep_experts(args, experts)
-    try:
-        model = S2TTask.build_model(args)
-    except (TypeError, AttributeError, KeyError, AssertionError, TypeCheckError) as error:
-        raise ModelError(f"config {str(files.config)!r} describes no model: {error!r}") from error
+    model = build(args, origin=f"config {str(files.config)!r}")
     if getattr(args, "use_adapter", False):
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:
@@ -252,6 +247,26 @@ def load(
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r} cannot be used: {error}") from error
     return Pretrained(model.eval(), args, tokenizer, files)
+
+
+def build(args: argparse.Namespace, *, origin: str) -> Any:
+    """A model with random weights, as ESPnet builds it.
+
+    Args:
+        args: The training config.
+        origin: Where it came from, for error messages.
+
+    Raises:
+        ModelError: An option has a value or a name that its class does not take.
+        ValueError: As the classes raise it.
+    """
+    from espnet2.tasks.s2t import S2TTask
+
+    try:
+        return S2TTask.build_model(args)
+    except (TypeError, TypeCheckError, AttributeError, AssertionError, RuntimeError) as error:
+        reason = str(error) or type(error).__name__
+        raise ModelError(f"{origin} describes no model: {reason}") from error
 
 
 def _config(path: Path) -> argparse.Namespace:

@@ -34,12 +34,13 @@ LAYERS = [  # left to right; within a layer too
     ["expert_subset", "pretrained", "model_files", "precision"],
     ["averaging", "inspect_model", "model_diff"],
     ["dense_routes", "stock_config", "export"],
+    ["new_tokens", "route_differences", "upcycle_config", "upcycle"],
     ["onnx_decode", "onnx_modules", "onnx_export"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots", "inspect_report"],
     ["padding_cost"],
-    ["cli_export", "cli_inspect", "cli_onnx"],
+    ["cli_export", "cli_inspect", "cli_onnx", "cli_upcycle"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}

@@ -60,7 +60,7 @@ def test_packed_routes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """What is packed, and how, is tested in test_export.py; here, where."""
     packed: list[tuple[Path, str]] = []
 
-    def pack(archive: Path, config: dict[str, Any], weights: Any, *, notes: str) -> Path:
+    def pack(archive: Path, config: dict[str, Any], weights: Any, *, texts: Any) -> Path:
         packed.append((archive, config["decoder"]))
         return archive
 
