@@ -31,6 +31,7 @@ LAYERS = [  # left to right; within a layer too
     ["registry", "run"],
     ["hypotheses", "token_scores", "decoder_cache", "ctc_batch", "beams", "beam_search"],
     ["vocabulary", "inference_options", "checkpoints", "pretrained", "model_files", "precision"],
+    ["new_tokens"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots"],
