@@ -1,4 +1,4 @@
-"""The command line: ``espnet-smoe transcribe``, ``bandwidth`` and ``params``.
+"""The command line: ``espnet-smoe transcribe``, ``bandwidth``, ``params``, ``extend``, ``same``.
 
 Imports what a command needs when it runs, so that ``--help`` is quick.
 """
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from espnet_smoe.cli_extend import add_extend
 
 FRAME_TOKENS = ("<blank>", "<unk>")
 END_TOKENS = ("<sos>", "<eos>")
@@ -193,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.set_defaults(run=bandwidth)
     add_transcribe(commands)
+    add_extend(commands)
     args, further = parser.parse_known_args(argv)
     if further and args.run is not params:
         parser.error(f"unknown options: {' '.join(further)}")

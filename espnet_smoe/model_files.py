@@ -23,6 +23,7 @@ from espnet_smoe.checkpoints import ModelError, write_weights
 from espnet_smoe.pretrained import ARCHIVES, CONFIG_KEY, MODEL_KEY, ModelFiles
 
 CONFIG, WEIGHTS, SAFE_WEIGHTS = "config.yaml", "model.pth", "model.safetensors"
+TRAINING = "train.yaml"
 BPE_MODEL, STATISTICS = "bpe.model", "feats_stats.npz"
 # What a config says of one training on one machine, and a model does not need.
 RUN_KEYS = (
@@ -42,6 +43,7 @@ def write_model(
     weights: Mapping[str, torch.Tensor],
     *,
     safe: bool = False,
+    training: Mapping[str, Any] | None = None,
 ) -> ModelFiles:
     """Write a model's directory, whole or not at all.
 
@@ -53,6 +55,8 @@ def write_model(
             loader also finds them beside the config). What concerns one training is left out.
         weights: By name.
         safe: Write ``model.safetensors`` beside ``model.pth``.
+        training: Write ``train.yaml`` too, to go on training from ``model.pth`` with ESPnet's
+            program: the config with these options over it.
 
     Raises:
         ModelError: The directory holds something, or cannot be written.
@@ -62,6 +66,8 @@ def write_model(
         _fill(partial, config, weights, names_below=directory)
         if safe:
             write_weights(weights, partial / SAFE_WEIGHTS)
+        if training is not None:
+            _write_training_config(partial, training, init_param=directory / WEIGHTS)
     return ModelFiles(directory / CONFIG, directory / WEIGHTS)
 
 
@@ -127,6 +133,20 @@ def _fill(
         raise ModelError(f"model directory {str(directory)!r} cannot be written: {error}") from error
     write_weights(weights, directory / WEIGHTS)
     return parts
+
+
+def _write_training_config(
+    directory: Path, options: Mapping[str, Any], *, init_param: Path
+) -> None:
+    """The written config as input of ESPnet's training program, which refuses unknown options."""
+    from espnet2.tasks.s2t import S2TTask
+
+    known = vars(S2TTask.get_parser().parse_args([]))
+    config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key in known}
+    config |= {"init_param": [str(init_param)], **options}
+    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+    (directory / TRAINING).write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ LAYERS = [  # left to right; within a layer too
     ["slots", "soundness"],
     ["ctc_scorer"],
     ["blends", "routing"],
-    ["experts"],
+    ["experts", "private_tokens", "train_only"],
     ["encoder", "decoder"],
     ["balance", "planner", "route_stats", "model", "preprocessor", "batching"],
     ["validation", "crosschecks"],
@@ -34,7 +34,8 @@ LAYERS = [  # left to right; within a layer too
     ["new_tokens"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
-    ["convert", "scoring", "plots"],
+    ["convert", "scoring", "plots", "sameness", "extend"],
+    ["cli_extend"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}

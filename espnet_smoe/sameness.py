@@ -1,0 +1,207 @@
+"""Whether a model still says on its old routes what it said: nothing forgotten, bit by bit.
+
+Compares a model with what became of it (an expert added and trained, weights converted) on real
+audio. Every route of the old model (an expert of the encoder and a task) is taken in both: the
+encoder's output, CTC's and the decoder's scores, and the texts that the search finds.
+
+Shape letters: B is 1 here, N samples, S encoder frames, D model dimension, T tokens, V tokens of the
+old vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from espnet_smoe.beam_search import BatchedBeamSearch, SearchOptions
+from espnet_smoe.checkpoints import ModelError
+from espnet_smoe.encoder import RoutedEncoder
+from espnet_smoe.pretrained import Pretrained
+from espnet_smoe.routing import RoutingError
+from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary
+
+
+@dataclass
+class Tally:
+    """How often something was the same.
+
+    Attributes:
+        same: Times that it was, bit by bit.
+        total: Times that it was looked at.
+        largest: The largest absolute difference; of texts, 1.0 if one differed.
+    """
+
+    same: int = 0
+    total: int = 0
+    largest: float = 0.0
+
+    def add(self, old: torch.Tensor, new: torch.Tensor) -> None:
+        """Compare two tensors of one shape."""
+        self.total += 1
+        self.same += bool(torch.equal(old, new))
+        self.largest = max(self.largest, float((old.double() - new.double()).abs().max()))
+
+    def __str__(self) -> str:
+        return f"{self.same} of {self.total} identical, largest difference {self.largest:.3g}"
+
+
+@dataclass
+class Sameness:
+    """The outcome of `compare`.
+
+    Attributes:
+        tallies: By what was compared.
+        routes: The routes, such as ``nb/asr``.
+        different: Names of what differs: ``utterance route: text`` and so on, the first 20.
+    """
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    routes: list[str] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
+
+    @property
+    def all_same(self) -> bool:
+        """Whether nothing differed."""
+        return all(tally.same == tally.total for tally in self.tallies.values())
+
+    def add(self, kind: str, where: str, old: torch.Tensor, new: torch.Tensor) -> None:
+        """Compare two tensors under a name."""
+        tally = self.tallies.setdefault(kind, Tally())
+        before = tally.same
+        tally.add(old, new)
+        if tally.same == before and len(self.different) < 20:
+            self.different.append(f"{where}: {kind}")
+
+
+class Side:
+    """One of the two models, with old token ids.
+
+    Args:
+        loaded: The model.
+        token_list: The old model's; None: the model's own.
+
+    Raises:
+        ModelError: An old token is missing.
+    """
+
+    def __init__(self, loaded: Pretrained, token_list: list[str] | None = None) -> None:
+        self.model = loaded.model
+        own = {token: i for i, token in enumerate(self.model.token_list)}
+        missing = [token for token in token_list or () if token not in own]
+        if missing:
+            raise ModelError(f"the new model lacks {len(missing)} old tokens: {missing[:5]}")
+        self.ids_V = torch.tensor([own[token] for token in token_list or self.model.token_list])
+        self.old_id = {int(new): old for old, new in enumerate(self.ids_V)}
+
+    def encode(self, x: np.ndarray, route: str | None) -> torch.Tensor:
+        """Encoder output (1, S, D)."""
+        keywords = {} if route is None else {"route": [route]}
+        memory, _ = self.model.encode(
+            speech=torch.from_numpy(x)[None], speech_lengths=torch.tensor([len(x)]), **keywords
+        )
+        return memory[0] if isinstance(memory, tuple) else memory
+
+    def ctc(self, memory_BSD: torch.Tensor) -> torch.Tensor:
+        """CTC's log-probabilities of the old tokens, float (1, S, V)."""
+        return self.model.ctc.log_softmax(memory_BSD)[..., self.ids_V]
+
+    def scores(self, memory_BSD: torch.Tensor, old_ids: list[int]) -> torch.Tensor:
+        """The decoder's scores behind each token of a text, of the old tokens: float (1, T, V)."""
+        ys_BT = self.ids_V[torch.tensor([old_ids])]
+        lengths = torch.tensor([memory_BSD.shape[1]]), torch.tensor([len(old_ids)])
+        scores, _ = self.model.decoder(memory_BSD, lengths[0], ys_BT, lengths[1])
+        return scores[..., self.ids_V]
+
+    def best(
+        self, memory_BSD: torch.Tensor, prompt: list[int], options: SearchOptions, scored: bool
+    ) -> list[int]:
+        """The best hypothesis in old ids, prompt included; new ones become -1."""
+        found = BatchedBeamSearch(self.model, options).search(
+            memory_BSD, [memory_BSD.shape[1]], [self.ids_V[prompt].tolist()], [scored]
+        )[0]
+        return [self.old_id.get(token, -1) for token in found[0].tokens] if found else []
+
+
+@torch.inference_mode()
+def compare(
+    old: Pretrained,
+    new: Pretrained,
+    audio: Iterable[tuple[str, np.ndarray]],
+    *,
+    language: str | None = None,
+    beam_size: int = 5,
+    ctc_weights: tuple[float, ...] = (0.0, 0.3),
+    on_utterance: Callable[[], None] = lambda: None,
+) -> Sameness:
+    """Take every route of the old model in both models.
+
+    Args:
+        old: The model as it was.
+        new: What became of it; may have more tokens and more experts.
+        audio: Names and samples, float32 (N,) at the models' sampling rate.
+        language: The language spoken; None: the old model's only one.
+        beam_size: Of the search.
+        ctc_weights: The search is done with each, where a task transcribes; 0 elsewhere.
+        on_utterance: Is called after each.
+
+    Raises:
+        ModelError: The new model lacks an old token.
+        VocabularyError: The language must be named.
+        RoutingError: The new model lacks an old route.
+    """
+    sides = Side(old), Side(new, list(old.model.token_list))
+    vocabulary = Vocabulary(old.model.token_list, old.tokenizer, old.preprocessor_conf)
+    spoken = vocabulary.language(language)
+    bandwidths: tuple[str | None, ...] = (None,)
+    if isinstance(old.model.encoder, RoutedEncoder):
+        bandwidths = old.model.encoder.expert_names
+    prompts = {task: vocabulary.prompt(spoken, task) for task in vocabulary.tasks}
+    prompts = {task: ids for task, ids in prompts.items() if _is_served(old.model, ids)}
+    result = Sameness()
+    for name, x in audio:
+        for bandwidth in bandwidths:
+            memories = [side.encode(x, bandwidth) for side in sides]
+            where = f"{name} {bandwidth or ''}".strip()
+            result.add("encoder output", where, *memories)
+            pairs = list(zip(sides, memories, strict=True))
+            if old.model.ctc is not None:
+                result.add("CTC log-probabilities", where, *(s.ctc(m) for s, m in pairs))
+            for task, prompt in prompts.items():
+                route = "/".join(part for part in (bandwidth, task.strip("<>")) if part)
+                if route not in result.routes:
+                    result.routes.append(route)
+                scored = task in TRANSCRIBING and old.model.ctc is not None
+                for weight in ctc_weights:
+                    if weight and not scored:
+                        continue
+                    options = SearchOptions(beam_size=beam_size, ctc_weight=weight)
+                    texts = [torch.tensor(s.best(m, prompt, options, scored)) for s, m in pairs]
+                    kind = f"text, CTC weight {weight:g}"
+                    _add_text(result, kind, f"{name} {route}", *texts)
+                    if weight == 0.0:
+                        text = texts[0].tolist()[:-1] or prompt
+                        scores = [s.scores(m, text) for s, m in pairs]
+                        result.add("decoder scores", f"{name} {route}", *scores)
+        on_utterance()
+    return result
+
+
+def _add_text(result: Sameness, kind: str, where: str, old: Any, new: Any) -> None:
+    if old.shape == new.shape:
+        result.add(kind, where, (old != new).any()[None], torch.tensor([False]))
+    else:
+        result.add(kind, where, torch.tensor([True]), torch.tensor([False]))
+
+
+def _is_served(model: Any, prompt: list[int]) -> bool:
+    if not hasattr(model.decoder, "route_of"):
+        return True
+    try:
+        model.decoder.route_of(torch.tensor([prompt]))
+    except RoutingError:
+        return False
+    return True
