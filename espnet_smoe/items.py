@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espnet_smoe.bandwidth import AMBIGUOUS, BandwidthEstimate
+from espnet_smoe.bandwidth import AMBIGUOUS, BANDWIDTHS, BandwidthEstimate
 from espnet_smoe.decoder_cache import experts_of
 from espnet_smoe.decoding import Job, Prompt
 from espnet_smoe.encoder import RoutedEncoder
@@ -33,7 +33,7 @@ class Speech:
             model's rate), or ``(array, rate)``.
         name: What results and errors call it.
         tasks: A task, or several.
-        bandwidth: ``auto``, ``wb`` or ``nb``.
+        bandwidth: ``auto``, ``wb``, ``nb``, or one of the model's channels.
         language: The language spoken.
         text_prev: What was said before the recording, as text or token ids.
     """
@@ -103,7 +103,8 @@ class ItemReader:
             language = options.lang_sym if speech.language is None else speech.language
             item.language = self.vocabulary.language(language)
             bandwidth = options.bandwidth if speech.bandwidth is None else speech.bandwidth
-            check_bandwidth(bandwidth)
+            tags = getattr(self.model, "encoder_tags", BANDWIDTHS)
+            check_bandwidth(bandwidth, tags[len(BANDWIDTHS) :])
             item.prompts = self._prompts(item, options, None)
             item.written_by = self._written_by(item)
             first = self._prompts(item, options, _listed(speech.text_prev))

@@ -22,7 +22,9 @@ from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.encoder import RoutedEncoder
 from espnet_smoe.pretrained import Pretrained
 from espnet_smoe.routing import RoutingError
-from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary
+from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary, served_tasks
+
+SHOWN = 20  # differences named
 
 
 @dataclass
@@ -39,12 +41,6 @@ class Tally:
     total: int = 0
     largest: float = 0.0
 
-    def add(self, old: torch.Tensor, new: torch.Tensor) -> None:
-        """Compare two tensors of one shape."""
-        self.total += 1
-        self.same += bool(torch.equal(old, new))
-        self.largest = max(self.largest, float((old.double() - new.double()).abs().max()))
-
     def __str__(self) -> str:
         return f"{self.same} of {self.total} identical, largest difference {self.largest:.3g}"
 
@@ -56,7 +52,7 @@ class Sameness:
     Attributes:
         tallies: By what was compared.
         routes: The routes, such as ``nb/asr``.
-        different: Names of what differs: ``utterance route: text`` and so on, the first 20.
+        different: What differs, ``utterance route: text`` and so on; the first of them.
     """
 
     tallies: dict[str, Tally] = field(default_factory=dict)
@@ -69,11 +65,16 @@ class Sameness:
         return all(tally.same == tally.total for tally in self.tallies.values())
 
     def add(self, kind: str, where: str, old: torch.Tensor, new: torch.Tensor) -> None:
-        """Compare two tensors under a name."""
+        """Compare two tensors of one shape under a name."""
+        self.note(kind, where, float((old.double() - new.double()).abs().max()))
+
+    def note(self, kind: str, where: str, difference: float) -> None:
+        """Count something that differs by so much; 0: it is the same."""
         tally = self.tallies.setdefault(kind, Tally())
-        before = tally.same
-        tally.add(old, new)
-        if tally.same == before and len(self.different) < 20:
+        tally.total += 1
+        tally.same += difference == 0.0
+        tally.largest = max(tally.largest, difference)
+        if difference != 0.0 and len(self.different) < SHOWN:
             self.different.append(f"{where}: {kind}")
 
 
@@ -154,7 +155,10 @@ def compare(
         RoutingError: The new model lacks an old route.
     """
     sides = Side(old), Side(new, list(old.model.token_list))
-    vocabulary = Vocabulary(old.model.token_list, old.tokenizer, old.preprocessor_conf)
+    tasks = served_tasks(old.model.decoder)
+    vocabulary = Vocabulary(
+        old.model.token_list, old.tokenizer, old.preprocessor_conf, tasks=tasks
+    )
     spoken = vocabulary.language(language)
     bandwidths: tuple[str | None, ...] = (None,)
     if isinstance(old.model.encoder, RoutedEncoder):
@@ -179,22 +183,15 @@ def compare(
                     if weight and not scored:
                         continue
                     options = SearchOptions(beam_size=beam_size, ctc_weight=weight)
-                    texts = [torch.tensor(s.best(m, prompt, options, scored)) for s, m in pairs]
+                    texts = [s.best(m, prompt, options, scored) for s, m in pairs]
                     kind = f"text, CTC weight {weight:g}"
-                    _add_text(result, kind, f"{name} {route}", *texts)
+                    result.note(kind, f"{name} {route}", float(texts[0] != texts[1]))
                     if weight == 0.0:
-                        text = texts[0].tolist()[:-1] or prompt
+                        text = texts[0][:-1] or prompt
                         scores = [s.scores(m, text) for s, m in pairs]
                         result.add("decoder scores", f"{name} {route}", *scores)
         on_utterance()
     return result
-
-
-def _add_text(result: Sameness, kind: str, where: str, old: Any, new: Any) -> None:
-    if old.shape == new.shape:
-        result.add(kind, where, (old != new).any()[None], torch.tensor([False]))
-    else:
-        result.add(kind, where, torch.tensor([True]), torch.tensor([False]))
 
 
 def _is_served(model: Any, prompt: list[int]) -> bool:
