@@ -6,8 +6,8 @@ Run in the recipe directory after stage 11:
     python ../../../benchmarks/add_task.py --model exp/mini/s2t_train_mini \
         --examples dump/mini/s2t --work DIR [--task intent | written] [--max_utts N]
 
-A new decoder expert, its token's rows with it, is trained on the task (`mini_tasks`) by ESPnet's own
-program, everything else frozen. Then the task is scored on both test sets with a 95 % bootstrap
+A new decoder expert, its token's rows with it, is trained on the task (`mini_tasks`) by ESPnet's
+own program, everything else frozen. Then the task is scored on both test sets with a 95 % bootstrap
 interval, and `espnet_smoe.sameness` compares all old routes with those of the old model.
 """
 
@@ -69,7 +69,8 @@ def run(*command: str | Path) -> None:
 
 def train(model: Path, examples: Path, out: Path, options: list[str]) -> float:
     """Train with ESPnet's own program; the minutes that it took."""
-    config = model / "train.yaml"
+    config = model / "config.yaml"
+    options = ["--init_param", str(model / "model.pth"), *options]
     sets = ("--examples", examples, "--sets", "train valid")
     run(LOCAL / "plan_batches.py", *sets, "--", "--config", config, *options)
     data = [
@@ -109,7 +110,9 @@ def decode(model: Path, examples: Path, task: str, limit: int | None) -> list[di
                 f"{row.ci95[1]:.2f}], {row.n_utts} utterances",
                 flush=True,
             )
-        wrong = [(utt, references[utt], texts[utt]) for utt in audio if references[utt] != texts[utt]]
+        wrong = [
+            (utt, references[utt], texts[utt]) for utt in audio if references[utt] != texts[utt]
+        ]
         for utt, wanted, got in wrong[:5]:
             print(f"  {utt}: {wanted!r}, found {got!r}")
     return rows

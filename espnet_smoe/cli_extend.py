@@ -12,7 +12,6 @@ def extend(args: argparse.Namespace) -> None:
     from espnet_smoe.checkpoints import ModelError
     from espnet_smoe.extend import DECODER, ENCODER, NewExpert
     from espnet_smoe.extend import extend as write
-    from espnet_smoe.model_files import TRAINING
     from espnet_smoe.new_tokens import parse_new_tokens
 
     side, patterns, name = ENCODER, (), args.encoder_expert
@@ -37,7 +36,8 @@ def extend(args: argparse.Namespace) -> None:
     print(f"{files.weights}: expert {name} of the {side}, a copy of {args.source}")
     print(
         "train it, and nothing else: python -m espnet_smoe.run -m espnet2.bin.s2t_train --config "
-        f"{Path(args.out) / TRAINING} --use_preprocessor true --output_dir EXP, and the data"
+        f"{files.config} --init_param {files.weights} --use_preprocessor true --output_dir "
+        "EXP, and the data"
     )
 
 

@@ -1,8 +1,8 @@
 """Add an expert to a trained model: a new task, language or channel, and nothing forgotten.
 
-The new expert of each bank starts as a copy of a chosen one. Everything else of the model stays: the
-old patterns of guiding tokens are narrowed to what they matched before, new tokens are hidden from
-the old experts and from CTC, and ``train.yaml`` trains the new expert alone.
+The new expert of each bank starts as a copy of a chosen one. Everything else of the model stays:
+the old patterns of guiding tokens are narrowed to what they matched before, new tokens are hidden
+from the old experts and from CTC, and the config trains the new expert alone.
 """
 
 from __future__ import annotations
@@ -59,10 +59,13 @@ def extend(
 ) -> ModelFiles:
     """Write a model with one expert more.
 
+    Its ``config.yaml`` is one for ESPnet's training program too, with ``--init_param`` of its
+    ``model.pth``: with that, the new expert trains and nothing else does.
+
     Args:
         model: See `pretrained.find_model`.
         out: A directory that does not exist or is empty; gets what `model_files.write_model`
-            writes, ``train.yaml`` included.
+            writes.
         expert: What to add.
         model_file: The checkpoint's name in the directory of the model.
         safe: Write ``model.safetensors`` beside ``model.pth``.
@@ -75,27 +78,17 @@ def extend(
     old = load(find_model(model, model_file=model_file))
     config, weights = vars(old.args).copy(), dict(old.model.state_dict())
     _check(old.model, expert)
-    pattern = f"{expert.side}.*.experts.{expert.name}.*"
-    training: dict[str, Any] = {"train_only": [pattern]}
+    trained: dict[str, Any] = {"train_only": [f"{expert.side}.*.experts.{expert.name}.*"]}
     with tempfile.TemporaryDirectory() as directory:
         if expert.side == DECODER:
             _extend_decoder(old, expert, config, weights, Path(directory))
             if expert.train_embedding:
-                training["train_rows"] = list(expert.new_tokens)
+                trained["train_rows"] = list(expert.new_tokens)
         else:
             _extend_encoder(old, expert, config)
-        weights |= _copies(weights, expert)
-        model_conf = dict(config["model_conf"])
-        for option in ("train_only", "train_rows"):  # of an earlier extension
-            model_conf.pop(option, None)
-        config["model_conf"] = model_conf
-        return write_model(
-            out,
-            config,
-            weights,
-            safe=safe,
-            training={"keep_nbest_models": 1, "model_conf": {**model_conf, **training}},
-        )
+        config["model_conf"] = {**config["model_conf"], **trained}
+        config["keep_nbest_models"] = 1  # averages of three are inexact (`train_only`)
+        return write_model(out, config, weights | _copies(weights, expert), safe=safe)
 
 
 def _check(model: Any, expert: NewExpert) -> None:

@@ -169,13 +169,13 @@ class SMoES2TModel(ESPnetS2TModel):
             raise RoutingError(f"utterance {utt_ids[error.row]}: {error}") from error
         finally:
             self._given_bandwidth = None
-        if self._trains_only and self.training and torch.is_grad_enabled():
-            if not loss.requires_grad:
-                raise RoutingError(
-                    "nothing that trains (model_conf.train_only) took part in this batch: its "
-                    f"utterances go to the experts {sorted(set(self._routes_of_batch()))}; train "
-                    "with examples of the new expert alone"
-                )
+        learns = self._trains_only and self.training and torch.is_grad_enabled()
+        if learns and not loss.requires_grad:
+            raise RoutingError(
+                "nothing that trains (model_conf.train_only) took part in this batch: its "
+                f"utterances go to the experts {sorted(set(self._routes_of_batch()))}; train "
+                "with examples of the new expert alone"
+            )
         if self.error_calculator is not None and not self.training:
             # None would be dropped before ESPnet's DDP average, which matches keys by position.
             for key in [k for k in stats if k.startswith(("cer_ctc", "cer_interctc"))]:

@@ -23,12 +23,12 @@ from espnet_smoe.checkpoints import ModelError, write_weights
 from espnet_smoe.pretrained import ARCHIVES, CONFIG_KEY, MODEL_KEY, ModelFiles
 
 CONFIG, WEIGHTS, SAFE_WEIGHTS = "config.yaml", "model.pth", "model.safetensors"
-TRAINING = "train.yaml"
 BPE_MODEL, STATISTICS = "bpe.model", "feats_stats.npz"
-# What a config says of one training on one machine, and a model does not need.
+# What a config says of one training on one machine, and a model does not need; and what ESPnet
+# writes into a config but refuses in one that is given (``required``, ...).
 RUN_KEYS = (
     *("config", "print_config", "log_level", "dry_run", "output_dir", "resume", "init_param"),
-    *("ngpu", "seed", "num_workers", "num_att_plot", "init"),
+    *("ngpu", "seed", "num_workers", "num_att_plot", "required", "version", "distributed"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank"),
     *("dist_master_addr", "dist_master_port", "dist_launcher", "multiprocessing_distributed"),
     *("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type"),
@@ -43,7 +43,7 @@ def write_model(
     weights: Mapping[str, torch.Tensor],
     *,
     safe: bool = False,
-    training: Mapping[str, Any] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> ModelFiles:
     """Write a model's directory, whole or not at all.
 
@@ -55,8 +55,7 @@ def write_model(
             loader also finds them beside the config). What concerns one training is left out.
         weights: By name.
         safe: Write ``model.safetensors`` beside ``model.pth``.
-        training: Write ``train.yaml`` too, to go on training from ``model.pth`` with ESPnet's
-            program: the config with these options over it.
+        texts: Further files, name and content.
 
     Raises:
         ModelError: The directory holds something, or cannot be written.
@@ -64,10 +63,10 @@ def write_model(
     directory = Path(directory).absolute()
     with _new_directory(directory) as partial:
         _fill(partial, config, weights, names_below=directory)
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
         if safe:
             write_weights(weights, partial / SAFE_WEIGHTS)
-        if training is not None:
-            _write_training_config(partial, training, init_param=directory / WEIGHTS)
     return ModelFiles(directory / CONFIG, directory / WEIGHTS)
 
 
@@ -112,6 +111,7 @@ def _fill(
 ) -> list[str]:
     """Write config, weights and parts; the parts' names. `names_below`: None for relative ones."""
     kept = {key: value for key, value in config.items() if key not in RUN_KEYS}
+    kept["init"] = None  # ESPnet reads it even where weights come from a checkpoint
     parts = []
 
     def copy(source: Any, name: str) -> str:
@@ -130,30 +130,28 @@ def _fill(
         text = yaml.safe_dump(kept, allow_unicode=True, sort_keys=False)
         (directory / CONFIG).write_text(text, encoding="utf-8")
     except (OSError, yaml.YAMLError) as error:
-        raise ModelError(f"model directory {str(directory)!r} cannot be written: {error}") from error
+        raise ModelError(
+            f"model directory {str(directory)!r} cannot be written: {error}"
+        ) from error
     write_weights(weights, directory / WEIGHTS)
     return parts
 
 
-def _write_training_config(
-    directory: Path, options: Mapping[str, Any], *, init_param: Path
-) -> None:
-    """The written config as input of ESPnet's training program, which refuses unknown options."""
-    from espnet2.tasks.s2t import S2TTask
+def require_new(directory: str | Path) -> None:
+    """Refuse to write where something is.
 
-    known = vars(S2TTask.get_parser().parse_args([]))
-    config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
-    config = {key: value for key, value in config.items() if key in known}
-    config |= {"init_param": [str(init_param)], **options}
-    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-    (directory / TRAINING).write_text(text, encoding="utf-8")
+    Raises:
+        ModelError: It exists, and is no empty directory.
+    """
+    path = Path(directory).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ModelError(f"{str(path)!r} exists and holds something; nothing is overwritten")
 
 
 @contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
     """A directory beside the wanted one, which becomes it at the end."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ModelError(f"{str(directory)!r} exists and holds something; nothing is overwritten")
+    require_new(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.partial.", dir=directory.parent))

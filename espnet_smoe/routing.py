@@ -264,7 +264,7 @@ class GuideTable:
         self._bound = True
 
     def tokens_of(self, expert: str) -> tuple[str, ...]:
-        """The guiding tokens that an expert serves, in the token list's order; none before `bind`."""
+        """The guiding tokens that an expert serves, in the list's order; none before `bind`."""
         if not self._bound:
             return ()
         return tuple(self._tokens[i] for i, name in self._expert_of.items() if name == expert)

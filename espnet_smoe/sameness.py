@@ -4,8 +4,8 @@ Compares a model with what became of it (an expert added and trained, weights co
 audio. Every route of the old model (an expert of the encoder and a task) is taken in both: the
 encoder's output, CTC's and the decoder's scores, and the texts that the search finds.
 
-Shape letters: B is 1 here, N samples, S encoder frames, D model dimension, T tokens, V tokens of the
-old vocabulary.
+Shape letters: B is 1 here, N samples, S encoder frames, D model dimension, T tokens, V tokens of
+the old vocabulary.
 """
 
 from __future__ import annotations
@@ -156,9 +156,7 @@ def compare(
     """
     sides = Side(old), Side(new, list(old.model.token_list))
     tasks = served_tasks(old.model.decoder)
-    vocabulary = Vocabulary(
-        old.model.token_list, old.tokenizer, old.preprocessor_conf, tasks=tasks
-    )
+    vocabulary = Vocabulary(old.model.token_list, old.tokenizer, old.preprocessor_conf, tasks=tasks)
     spoken = vocabulary.language(language)
     bandwidths: tuple[str | None, ...] = (None,)
     if isinstance(old.model.encoder, RoutedEncoder):

@@ -55,9 +55,9 @@ def freeze_all_but(model: nn.Module, patterns: Sequence[str]) -> None:
 def keep_statistics(model: nn.Module) -> None:
     """Put every BatchNorm without a parameter that trains into evaluation mode."""
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if not any(p.requires_grad for p in module.parameters()):
-                module.eval()
+        trains = any(p.requires_grad for p in module.parameters())
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not trains:
+            module.eval()
 
 
 def train_rows(module: nn.Embedding | nn.Linear, ids: Sequence[int]) -> None:
