@@ -70,7 +70,8 @@ def run(*command: str | Path) -> None:
 def train(model: Path, examples: Path, out: Path, options: list[str]) -> float:
     """Train with ESPnet's own program; the minutes that it took."""
     config = model / "config.yaml"
-    options = ["--init_param", str(model / "model.pth"), *options]
+    quiet = ("--use_tensorboard", "false", "--num_workers", "0", "--seed", "1")
+    options = ["--init_param", str(model / "model.pth"), *quiet, *options]
     sets = ("--examples", examples, "--sets", "train valid")
     run(LOCAL / "plan_batches.py", *sets, "--", "--config", config, *options)
     data = [

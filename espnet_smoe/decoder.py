@@ -95,8 +95,9 @@ class SMoETransformerDecoder(TransformerDecoder):
         """
         self.guide_table.bind(token_list)
         hidden = hidden_ids(private_tokens or {}, token_list, self.expert_names)
-        if any(hidden.values()) and self.output_layer is not None:
-            self.output_layer = PrivateOutput(self.output_layer, hidden)
+        layer: Any = getattr(self, "output_layer", None)
+        if any(hidden.values()) and layer is not None:
+            self.output_layer = PrivateOutput(layer, hidden)
 
     def route_of(self, ys_BT: torch.Tensor) -> tuple[str, ...]:
         """The expert of each row of a batch of prompts (B, T), as the next call will use."""

@@ -10,7 +10,7 @@ the old vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,13 +118,23 @@ class Side:
         return scores[..., self.ids_V]
 
     def best(
-        self, memory_BSD: torch.Tensor, prompt: list[int], options: SearchOptions, scored: bool
-    ) -> list[int]:
-        """The best hypothesis in old ids, prompt included; new ones become -1."""
+        self,
+        memory_BSD: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        options: SearchOptions,
+        scored_B: Sequence[bool],
+    ) -> list[list[int]]:
+        """The best hypothesis of each row in old ids, prompt included; new tokens become -1."""
         found = BatchedBeamSearch(self.model, options).search(
-            memory_BSD, [memory_BSD.shape[1]], [self.ids_V[prompt].tolist()], [scored]
-        )[0]
-        return [self.old_id.get(token, -1) for token in found[0].tokens] if found else []
+            memory_BSD,
+            [memory_BSD.shape[1]] * len(memory_BSD),
+            [self.ids_V[list(prompt)].tolist() for prompt in prompts],
+            scored_B,
+        )
+        return [
+            [self.old_id.get(token, -1) for token in hypotheses[0].tokens] if hypotheses else []
+            for hypotheses in found
+        ]
 
 
 @torch.inference_mode()
@@ -135,8 +145,8 @@ def compare(
     *,
     language: str | None = None,
     beam_size: int = 5,
-    ctc_weights: tuple[float, ...] = (0.0, 0.3),
-    on_utterance: Callable[[], None] = lambda: None,
+    ctc_weight: float = 0.3,
+    on_utterance: Callable[[], object] = lambda: None,
 ) -> Sameness:
     """Take every route of the old model in both models.
 
@@ -146,7 +156,7 @@ def compare(
         audio: Names and samples, float32 (N,) at the models' sampling rate.
         language: The language spoken; None: the old model's only one.
         beam_size: Of the search.
-        ctc_weights: The search is done with each, where a task transcribes; 0 elsewhere.
+        ctc_weight: Where a task transcribes, the search is done with it and without CTC.
         on_utterance: Is called after each.
 
     Raises:
@@ -161,35 +171,48 @@ def compare(
     bandwidths: tuple[str | None, ...] = (None,)
     if isinstance(old.model.encoder, RoutedEncoder):
         bandwidths = old.model.encoder.expert_names
-    prompts = {task: vocabulary.prompt(spoken, task) for task in vocabulary.tasks}
-    prompts = {task: ids for task, ids in prompts.items() if _is_served(old.model, ids)}
-    result = Sameness()
+    has_ctc = old.model.ctc is not None and ctc_weight > 0.0
+    rows = []  # of a search: bandwidth, task, prompt, whether CTC scores it
+    for bandwidth in bandwidths:
+        for task in vocabulary.tasks:
+            prompt = vocabulary.prompt(spoken, task)
+            if _is_served(old.model, prompt):
+                scored = (False, True) if has_ctc and task in TRANSCRIBING else (False,)
+                rows += [(bandwidth, task.strip("<>"), prompt, with_ctc) for with_ctc in scored]
+    options = SearchOptions(beam_size=beam_size, ctc_weight=ctc_weight if has_ctc else 0.0)
+    result = Sameness(routes=list(dict.fromkeys(_route(*row[:2]) for row in rows)))
     for name, x in audio:
+        memories = [{b: side.encode(x, b) for b in bandwidths} for side in sides]
+        both = list(zip(sides, memories, strict=True))
         for bandwidth in bandwidths:
-            memories = [side.encode(x, bandwidth) for side in sides]
             where = f"{name} {bandwidth or ''}".strip()
-            result.add("encoder output", where, *memories)
-            pairs = list(zip(sides, memories, strict=True))
+            result.add("encoder output", where, *(memory[bandwidth] for _, memory in both))
             if old.model.ctc is not None:
-                result.add("CTC log-probabilities", where, *(s.ctc(m) for s, m in pairs))
-            for task, prompt in prompts.items():
-                route = "/".join(part for part in (bandwidth, task.strip("<>")) if part)
-                if route not in result.routes:
-                    result.routes.append(route)
-                scored = task in TRANSCRIBING and old.model.ctc is not None
-                for weight in ctc_weights:
-                    if weight and not scored:
-                        continue
-                    options = SearchOptions(beam_size=beam_size, ctc_weight=weight)
-                    texts = [s.best(m, prompt, options, scored) for s, m in pairs]
-                    kind = f"text, CTC weight {weight:g}"
-                    result.note(kind, f"{name} {route}", float(texts[0] != texts[1]))
-                    if weight == 0.0:
-                        text = texts[0][:-1] or prompt
-                        scores = [s.scores(m, text) for s, m in pairs]
-                        result.add("decoder scores", f"{name} {route}", *scores)
+                logp = [side.ctc(memory[bandwidth]) for side, memory in both]
+                result.add("CTC log-probabilities", where, *logp)
+        found = [
+            side.best(
+                torch.cat([memory[row[0]] for row in rows]),
+                [row[2] for row in rows],
+                options,
+                [row[3] for row in rows],
+            )
+            for side, memory in both
+        ]
+        for (bandwidth, task, prompt, with_ctc), *texts in zip(rows, *found, strict=True):
+            where = f"{name} {_route(bandwidth, task)}"
+            kind = f"text, CTC weight {ctc_weight if with_ctc else 0.0:g}"
+            result.note(kind, where, float(texts[0] != texts[1]))
+            if not with_ctc:
+                text = texts[0][:-1] or prompt
+                scores = [side.scores(memory[bandwidth], text) for side, memory in both]
+                result.add("decoder scores", where, *scores)
         on_utterance()
     return result
+
+
+def _route(bandwidth: str | None, task: str) -> str:
+    return f"{bandwidth}/{task}" if bandwidth else task
 
 
 def _is_served(model: Any, prompt: list[int]) -> bool:
