@@ -25,6 +25,9 @@ from espnet_smoe.routing import RoutingError
 from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary, served_tasks
 
 SHOWN = 20  # differences named
+# A softmax over more tokens, of probability 0, may sum in another order: so much in a
+# log-probability, float32.
+ROUNDING = 1e-5
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Tally:
     """How often something was the same.
 
     Attributes:
-        same: Times that it was, bit by bit.
+        same: Times that it was, bit by bit (log-probabilities: up to `ROUNDING`).
         total: Times that it was looked at.
         largest: The largest absolute difference; of texts, 1.0 if one differed.
     """
@@ -64,17 +67,20 @@ class Sameness:
         """Whether nothing differed."""
         return all(tally.same == tally.total for tally in self.tallies.values())
 
-    def add(self, kind: str, where: str, old: torch.Tensor, new: torch.Tensor) -> None:
+    def add(
+        self, kind: str, where: str, old: torch.Tensor, new: torch.Tensor, within: float = 0.0
+    ) -> None:
         """Compare two tensors of one shape under a name."""
-        self.note(kind, where, float((old.double() - new.double()).abs().max()))
+        self.note(kind, where, float((old.double() - new.double()).abs().max()), within)
 
-    def note(self, kind: str, where: str, difference: float) -> None:
-        """Count something that differs by so much; 0: it is the same."""
+    def note(self, kind: str, where: str, difference: float, within: float = 0.0) -> None:
+        """Count something that differs by so much; it is the same up to `within`."""
         tally = self.tallies.setdefault(kind, Tally())
+        is_same = difference <= within
         tally.total += 1
-        tally.same += difference == 0.0
+        tally.same += is_same
         tally.largest = max(tally.largest, difference)
-        if difference != 0.0 and len(self.different) < SHOWN:
+        if not is_same and len(self.different) < SHOWN:
             self.different.append(f"{where}: {kind}")
 
 
@@ -106,16 +112,19 @@ class Side:
         )
         return memory[0] if isinstance(memory, tuple) else memory
 
-    def ctc(self, memory_BSD: torch.Tensor) -> torch.Tensor:
-        """CTC's log-probabilities of the old tokens, float (1, S, V)."""
-        return self.model.ctc.log_softmax(memory_BSD)[..., self.ids_V]
+    def ctc(self, memory_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """CTC's scores and log-probabilities of the old tokens, float (1, S, V)."""
+        scores = self.model.ctc.ctc_lo(memory_BSD)
+        return scores[..., self.ids_V], scores.log_softmax(-1)[..., self.ids_V]
 
-    def scores(self, memory_BSD: torch.Tensor, old_ids: list[int]) -> torch.Tensor:
-        """The decoder's scores behind each token of a text, of the old tokens: float (1, T, V)."""
+    def decoder(
+        self, memory_BSD: torch.Tensor, old_ids: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Likewise the decoder's behind each token of a text, float (1, T, V)."""
         ys_BT = self.ids_V[torch.tensor([old_ids])]
         lengths = torch.tensor([memory_BSD.shape[1]]), torch.tensor([len(old_ids)])
         scores, _ = self.model.decoder(memory_BSD, lengths[0], ys_BT, lengths[1])
-        return scores[..., self.ids_V]
+        return scores[..., self.ids_V], scores.log_softmax(-1)[..., self.ids_V]
 
     def best(
         self,
@@ -188,8 +197,7 @@ def compare(
             where = f"{name} {bandwidth or ''}".strip()
             result.add("encoder output", where, *(memory[bandwidth] for _, memory in both))
             if old.model.ctc is not None:
-                logp = [side.ctc(memory[bandwidth]) for side, memory in both]
-                result.add("CTC log-probabilities", where, *logp)
+                _add_scores(result, "CTC", where, *(s.ctc(m[bandwidth]) for s, m in both))
         found = [
             side.best(
                 torch.cat([memory[row[0]] for row in rows]),
@@ -205,10 +213,16 @@ def compare(
             result.note(kind, where, float(texts[0] != texts[1]))
             if not with_ctc:
                 text = texts[0][:-1] or prompt
-                scores = [side.scores(memory[bandwidth], text) for side, memory in both]
-                result.add("decoder scores", where, *scores)
+                pairs = [side.decoder(memory[bandwidth], text) for side, memory in both]
+                _add_scores(result, "decoder", where, *pairs)
         on_utterance()
     return result
+
+
+def _add_scores(result: Sameness, part: str, where: str, old: Any, new: Any) -> None:
+    """Compare scores and log-probabilities."""
+    result.add(f"{part} scores", where, old[0], new[0])
+    result.add(f"{part} log-probabilities", where, old[1], new[1], within=ROUNDING)
 
 
 def _route(bandwidth: str | None, task: str) -> str:

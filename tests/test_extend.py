@@ -89,7 +89,9 @@ def test_old_routes_say_what_they_said() -> None:
     assert found.routes == [f"{b}/{t}" for b in ("wb", "nb") for t in ("asr", "st_eng", "st_deu")]
     texts = {kind: tally for kind, tally in found.tallies.items() if kind.startswith("text")}
     assert [(t.same, t.total) for t in texts.values()] == [(18, 18), (6, 6)]
-    assert found.tallies["encoder output"].same == 6
+    assert [found.tallies[kind].same for kind in ("encoder output", "CTC scores")] == [6, 6]
+    assert found.tallies["CTC log-probabilities"].same == 6
+    assert found.tallies["decoder log-probabilities"].same == 18
     assert max(tally.largest for tally in found.tallies.values()) < 1e-5
     files = [(d / "config.yaml", w) for d, w in (
         (model_directory(), model_directory() / "valid.acc.ave.pth"),
