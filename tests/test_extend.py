@@ -202,6 +202,11 @@ def test_espnets_trainer_changes_the_new_expert_alone(expert: str, tmp_path: Pat
     assert len(old_tasks) == 6
     assert not [line for line in same.different if "fra" not in line and "far" not in line]
     assert same.different  # the new route does differ
+    trained = out / "config.yaml", out / "3epoch.pth"
+    theirs, mine = (c(*trained, maxlenratio=MAXLEN) for c in (stock.Speech2Text, Speech2Text))
+    for task_sym in ("<asr>", task):
+        words = {"lang_sym": "<spa>", "task_sym": task_sym}
+        assert theirs(AUDIO[0][1], **words)[0][0] == mine(AUDIO[0][1], **words)[0][0]
 
 
 def test_data_and_calls_reach_a_channels_expert() -> None:
