@@ -4,18 +4,21 @@ Compares a model with what became of it (an expert added and trained, weights co
 audio. Every route of the old model (an expert of the encoder and a task) is taken in both: the
 encoder's output, CTC's and the decoder's scores, and the texts that the search finds.
 
-Shape letters: B is 1 here, N samples, S encoder frames, D model dimension, T tokens, V tokens of
-the old vocabulary.
+Shape letters: B rows of a search, N samples, S encoder frames, D model dimension, T tokens, V
+tokens of the old vocabulary.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from espnet_smoe.beam_search import BatchedBeamSearch, SearchOptions
 from espnet_smoe.checkpoints import ModelError
@@ -24,6 +27,7 @@ from espnet_smoe.pretrained import Pretrained
 from espnet_smoe.routing import RoutingError
 from espnet_smoe.vocabulary import TRANSCRIBING, Vocabulary, served_tasks
 
+BATCH = 8  # utterances whose routes are searched together
 SHOWN = 20  # differences named
 # A softmax over more tokens, of probability 0, may sum in another order: so much in a
 # log-probability, float32.
@@ -76,6 +80,7 @@ class Sameness:
     def note(self, kind: str, where: str, difference: float, within: float = 0.0) -> None:
         """Count something that differs by so much; it is the same up to `within`."""
         tally = self.tallies.setdefault(kind, Tally())
+        difference = math.inf if math.isnan(difference) else difference
         is_same = difference <= within
         tally.total += 1
         tally.same += is_same
@@ -112,31 +117,31 @@ class Side:
         )
         return memory[0] if isinstance(memory, tuple) else memory
 
-    def ctc(self, memory_BSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """CTC's scores and log-probabilities of the old tokens, float (1, S, V)."""
-        scores = self.model.ctc.ctc_lo(memory_BSD)
+    def ctc(self, memory_SD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """CTC's scores and log-probabilities of the old tokens, float (S, V)."""
+        scores = self.model.ctc.ctc_lo(memory_SD)
         return scores[..., self.ids_V], scores.log_softmax(-1)[..., self.ids_V]
 
     def decoder(
-        self, memory_BSD: torch.Tensor, old_ids: list[int]
+        self, memory_SD: torch.Tensor, old_ids: list[int]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Likewise the decoder's behind each token of a text, float (1, T, V)."""
         ys_BT = self.ids_V[torch.tensor([old_ids])]
-        lengths = torch.tensor([memory_BSD.shape[1]]), torch.tensor([len(old_ids)])
-        scores, _ = self.model.decoder(memory_BSD, lengths[0], ys_BT, lengths[1])
+        lengths = torch.tensor([len(memory_SD)]), torch.tensor([len(old_ids)])
+        scores, _ = self.model.decoder(memory_SD[None], lengths[0], ys_BT, lengths[1])
         return scores[..., self.ids_V], scores.log_softmax(-1)[..., self.ids_V]
 
     def best(
         self,
-        memory_BSD: torch.Tensor,
+        memories: Sequence[torch.Tensor],
         prompts: Sequence[Sequence[int]],
         options: SearchOptions,
         scored_B: Sequence[bool],
     ) -> list[list[int]]:
-        """The best hypothesis of each row in old ids, prompt included; new tokens become -1."""
+        """The best hypothesis of each row (S, D) in old ids, prompt included; new tokens: -1."""
         found = BatchedBeamSearch(self.model, options).search(
-            memory_BSD,
-            [memory_BSD.shape[1]] * len(memory_BSD),
+            pad_sequence(list(memories), batch_first=True),
+            [len(memory_SD) for memory_SD in memories],
             [self.ids_V[list(prompt)].tolist() for prompt in prompts],
             scored_B,
         )
@@ -190,32 +195,39 @@ def compare(
                 rows += [(bandwidth, task.strip("<>"), prompt, with_ctc) for with_ctc in scored]
     options = SearchOptions(beam_size=beam_size, ctc_weight=ctc_weight if has_ctc else 0.0)
     result = Sameness(routes=list(dict.fromkeys(_route(*row[:2]) for row in rows)))
-    for name, x in audio:
-        memories = [{b: side.encode(x, b) for b in bandwidths} for side in sides]
-        both = list(zip(sides, memories, strict=True))
-        for bandwidth in bandwidths:
-            where = f"{name} {bandwidth or ''}".strip()
-            result.add("encoder output", where, *(memory[bandwidth] for _, memory in both))
-            if old.model.ctc is not None:
-                _add_scores(result, "CTC", where, *(s.ctc(m[bandwidth]) for s, m in both))
+    stream = iter(audio)
+    while batch := list(islice(stream, BATCH)):
+        heard = [
+            [{b: side.encode(x, b)[0] for b in bandwidths} for _, x in batch] for side in sides
+        ]
+        todo = [(n, row) for n in range(len(batch)) for row in rows]
         found = [
             side.best(
-                torch.cat([memory[row[0]] for row in rows]),
-                [row[2] for row in rows],
+                [memories[n][row[0]] for n, row in todo],
+                [row[2] for _, row in todo],
                 options,
-                [row[3] for row in rows],
+                [row[3] for _, row in todo],
             )
-            for side, memory in both
+            for side, memories in zip(sides, heard, strict=True)
         ]
-        for (bandwidth, task, prompt, with_ctc), *texts in zip(rows, *found, strict=True):
-            where = f"{name} {_route(bandwidth, task)}"
+        for n, (name, _) in enumerate(batch):
+            both = [(side, memories[n]) for side, memories in zip(sides, heard, strict=True)]
+            for bandwidth in bandwidths:
+                where = f"{name} {bandwidth or ''}".strip()
+                result.add("encoder output", where, *(memory[bandwidth] for _, memory in both))
+                if old.model.ctc is not None:
+                    _add_scores(result, "CTC", where, *(s.ctc(m[bandwidth]) for s, m in both))
+            on_utterance()
+        for (n, (bandwidth, task, prompt, with_ctc)), *texts in zip(todo, *found, strict=True):
+            where = f"{batch[n][0]} {_route(bandwidth, task)}"
             kind = f"text, CTC weight {ctc_weight if with_ctc else 0.0:g}"
             result.note(kind, where, float(texts[0] != texts[1]))
             if not with_ctc:
                 text = texts[0][:-1] or prompt
-                pairs = [side.decoder(memory[bandwidth], text) for side, memory in both]
+                pairs = [
+                    s.decoder(m[n][bandwidth], text) for s, m in zip(sides, heard, strict=True)
+                ]
                 _add_scores(result, "decoder", where, *pairs)
-        on_utterance()
     return result
 
 
