@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_smoe.cli_export import add_export
+from espnet_smoe.cli_extend import add_extend
 from espnet_smoe.cli_inspect import add_average, add_inspect
 from espnet_smoe.cli_onnx import add_onnx
 from espnet_smoe.cli_upcycle import add_upcycle
@@ -203,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_average(commands)
     add_onnx(commands)
     add_upcycle(commands)
+    add_extend(commands)
     args, further = parser.parse_known_args(argv)
     if further and args.run is not params:
         parser.error(f"unknown options: {' '.join(further)}")

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 
-from espnet_smoe.encoder import banks_of, expert_block_indices
+from espnet_smoe.encoder import expert_block_indices
 from espnet_smoe.experts import ExpertFeedForward
+from espnet_smoe.private_tokens import PrivateOutput, hidden_ids
 from espnet_smoe.routing import GuideTable, Route
 from espnet_smoe.signatures import adds_options_to
 
@@ -24,6 +25,11 @@ TASK_EXPERTS: dict[str, list[str]] = {
     "asr": ["<asr>", "<transcribe>"],
     "st": ["<st_*>", "<translate>"],
 }
+
+
+def routed_parts(decoder: torch.nn.Module) -> list[ExpertFeedForward | PrivateOutput]:
+    """What a route is set on; found anew so that DataParallel's replicas find theirs."""
+    return [m for m in decoder.modules() if isinstance(m, ExpertFeedForward | PrivateOutput)]
 
 
 @adds_options_to(TransformerDecoder)
@@ -71,13 +77,27 @@ class SMoETransformerDecoder(TransformerDecoder):
         """The experts' names, sorted."""
         return self.guide_table.names
 
-    def bind_tokens(self, token_list: Sequence[str]) -> None:
+    def bind_tokens(
+        self,
+        token_list: Sequence[str],
+        private_tokens: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Tell the decoder its tokens, once; `model: smoe` does it.
 
+        Args:
+            token_list: The token of each id.
+            private_tokens: Tokens that only some experts may write, and those experts
+                (`espnet_smoe.private_tokens`).
+
         Raises:
-            RoutingError: An expert whose patterns match no token, or an ambiguous token.
+            RoutingError: An expert whose patterns match no token, or an ambiguous token; a private
+                token or its expert that is not there.
         """
         self.guide_table.bind(token_list)
+        hidden = hidden_ids(private_tokens or {}, token_list, self.expert_names)
+        layer: Any = getattr(self, "output_layer", None)
+        if any(hidden.values()) and layer is not None:
+            self.output_layer = PrivateOutput(layer, hidden)
 
     def route_of(self, ys_BT: torch.Tensor) -> tuple[str, ...]:
         """The expert of each row of a batch of prompts (B, T), as the next call will use."""
@@ -87,8 +107,8 @@ class SMoETransformerDecoder(TransformerDecoder):
         names = self.guide_table.route(ys_BT, origin=origin, whole_prompt=whole_prompt)
         route = Route.of(names, ys_BT.device)
         self.last_route = names
-        for bank in banks_of(self):
-            bank.set_route(route)
+        for part in routed_parts(self):
+            part.set_route(route)
 
     def forward(
         self,

@@ -26,8 +26,7 @@ from espnet_smoe.compat import (
     PositionalEncoding,
     ScaledPositionalEncoding,
 )
-from espnet_smoe.decoder import SMoETransformerDecoder
-from espnet_smoe.encoder import banks_of
+from espnet_smoe.decoder import SMoETransformerDecoder, routed_parts
 from espnet_smoe.routing import Route, RoutingError
 
 GROW = 32  # tokens by which the caches grow
@@ -262,8 +261,8 @@ class CachedDecoder:
     def _layers(self, x_NTD: torch.Tensor) -> torch.Tensor:
         """Run the decoder's layers on the next T tokens of each row and cache them."""
         if self._route is not None:
-            for bank in banks_of(self.decoder):  # others may have used the decoder in between
-                bank.set_route(self._route)
+            for part in routed_parts(self.decoder):  # others may have used it in between
+                part.set_route(self._route)
         before, self._length = self._length, self._length + x_NTD.shape[1]
         mask = self._self_mask() if before else None
         for index, layer in enumerate(self.decoder.decoders):

@@ -35,7 +35,7 @@ from espnet_smoe.results import Failure, Result
 from espnet_smoe.routing import RoutingError
 from espnet_smoe.stitching import stitch
 from espnet_smoe.stock_attributes import StockAttributes
-from espnet_smoe.vocabulary import Vocabulary, VocabularyError
+from espnet_smoe.vocabulary import Vocabulary, VocabularyError, served_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,8 @@ class Speech2Text(StockAttributes):
             quantize_dtype=options.quantize_dtype,
             compile=options.compile,
         )
-        self.vocabulary = Vocabulary(self.s2t_model.token_list, self.tokenizer, conf)
+        tasks = served_tasks(self.s2t_model.decoder)
+        self.vocabulary = Vocabulary(self.s2t_model.token_list, self.tokenizer, conf, tasks)
         times = {
             name: conf.get(name)
             for name in ("first_time_symbol", "last_time_symbol")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -156,14 +156,19 @@ class Options(SearchOptions):
         return dataclasses.replace(self, **own) if own else self
 
 
-def check_bandwidth(value: object) -> str:
+def check_bandwidth(value: object, channels: Sequence[str] = ()) -> str:
     """A bandwidth that a user gives.
+
+    Args:
+        value: What was given.
+        channels: The model's further experts of the encoder (``model_conf.channels``).
 
     Raises:
         OptionError: It is none.
     """
-    if value not in (AUTO, *BANDWIDTHS):
-        raise OptionError(f"bandwidth is {value!r}; accepted: {', '.join((AUTO, *BANDWIDTHS))}")
+    accepted = (AUTO, *BANDWIDTHS, *channels)
+    if value not in accepted:
+        raise OptionError(f"bandwidth is {value!r}; accepted: {', '.join(accepted)}")
     return str(value)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet_smoe.bandwidth import AMBIGUOUS, BandwidthEstimate
+from espnet_smoe.bandwidth import AMBIGUOUS, BANDWIDTHS, BandwidthEstimate
 from espnet_smoe.decoder_cache import experts_of
 from espnet_smoe.decoding import Job, Prompt, TooShort
 from espnet_smoe.encoder import RoutedEncoder
@@ -38,7 +38,7 @@ class Speech:
             model's rate), or ``(array, rate)``.
         name: What results and errors call it.
         tasks: A task, or several.
-        bandwidth: ``auto``, ``wb`` or ``nb``.
+        bandwidth: ``auto``, ``wb``, ``nb``, or one of the model's channels.
         language: The language spoken.
         text_prev: What was said before the recording, before each of its channels, as text or
             token ids.
@@ -127,7 +127,8 @@ class ItemReader:
                     f"{names_of(self.vocabulary.tasks)}"
                 )
             bandwidth = options.bandwidth if speech.bandwidth is None else speech.bandwidth
-            check_bandwidth(bandwidth)
+            tags = getattr(self.model, "encoder_tags", BANDWIDTHS)
+            check_bandwidth(bandwidth, tags[len(BANDWIDTHS) :])
             item.prompts = self._prompts(item, options, None)
             item.decoder_experts = self._decoder_experts(item)
             first = self._prompts(item, options, _listed(speech.text_prev))

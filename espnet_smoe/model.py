@@ -20,6 +20,7 @@ from espnet_smoe.encoder import RoutedEncoder
 from espnet_smoe.route_stats import ObservedLoss, RouteStats
 from espnet_smoe.routing import RoutingError
 from espnet_smoe.signatures import adds_options_to
+from espnet_smoe.train_only import freeze_all_but, keep_statistics, put_rows_back, train_rows
 
 ROUTE_VARIABLE = "ESPNET_SMOE_ROUTE"  # forces the encoder's expert in stock programs
 ROUTE_LOG_VARIABLE = "ESPNET_SMOE_ROUTE_LOG"  # file to which inference appends its routes
@@ -30,7 +31,8 @@ class SMoES2TModel(ESPnetS2TModel):
     """``model: smoe``: `espnet2.s2t.espnet_model.ESPnetS2TModel` with routes.
 
     The bandwidth comes from the data (``bandwidth``, one integer per utterance: a position in
-    `espnet_smoe.bandwidth.BANDWIDTHS`) when given, else it is measured from the waveform.
+    `espnet_smoe.bandwidth.BANDWIDTHS` followed by `channels`) when given, else it is measured from
+    the waveform.
     `route_override` (or, outside training, the environment variable ESPNET_SMOE_ROUTE) forces one
     expert. Dense encoders and decoders work too: their side has no routes.
 
@@ -42,6 +44,14 @@ class SMoES2TModel(ESPnetS2TModel):
         fs: The preprocessor's ``fs``, Hz.
         route_floor: Least share of the training utterances that a route may have, over 1000
             steps, without a warning in the log; 0: no warning.
+        channels: Experts of the encoder beside the bandwidths. No measurement picks them: the data
+            do (``bandwidth``), or `route_override`, or ``route`` of `encode`.
+        train_only: Names of the parameters that train, shell patterns allowed; None: all. What is
+            frozen stays bit by bit, BatchNorm statistics included (`espnet_smoe.train_only`).
+        train_rows: With `train_only`: tokens whose rows of the decoder's embedding and output layer
+            train too, and no others.
+        private_tokens: ``{token: experts}``: tokens that only those of the decoder's experts may
+            write (`espnet_smoe.private_tokens`).
         **options: Every option of the ESPnet class.
     """
 
@@ -52,6 +62,10 @@ class SMoES2TModel(ESPnetS2TModel):
         speech_length: float = 30.0,
         fs: int = 16000,
         route_floor: float = ROUTE_FLOOR,
+        channels: Sequence[str] = (),
+        train_only: Sequence[str] | None = None,
+        train_rows: Sequence[str] = (),
+        private_tokens: Mapping[str, Sequence[str]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -65,21 +79,25 @@ class SMoES2TModel(ESPnetS2TModel):
         if self.ctc is not None:
             self.ctc.behind_prompt = True  # see espnet_smoe.ctc_scorer
         self.route_override: str | None = None
+        self.encoder_tags = (*BANDWIDTHS, *channels)
         encoder_axis: Sequence[str] = ()
         if isinstance(self.encoder, RoutedEncoder):
             encoder_axis = self.encoder.expert_names
-            unknown = [name for name in encoder_axis if name not in BANDWIDTHS]
+            unknown = [name for name in encoder_axis if name not in self.encoder_tags]
             routes_by_bandwidth = type(self).encoder_route is SMoES2TModel.encoder_route
             if unknown and routes_by_bandwidth:
                 raise RoutingError(
                     f"encoder_conf.experts: model 'smoe' routes by bandwidth and never picks "
-                    f"{', '.join(unknown)} (accepted: {', '.join(BANDWIDTHS)}); for another axis "
+                    f"{', '.join(unknown)} (accepted: {', '.join(self.encoder_tags)}); name it in "
+                    "model_conf.channels if the data say where it serves; for another axis "
                     "override SMoES2TModel.encoder_route"
                 )
         decoder_axis: Sequence[str] = ()
         if isinstance(self.decoder, SMoETransformerDecoder):
-            self.decoder.bind_tokens(self.token_list)
+            self.decoder.bind_tokens(self.token_list, private_tokens)
             decoder_axis = self.decoder.expert_names
+        elif private_tokens:
+            raise RoutingError("model_conf.private_tokens: the decoder has no experts")
         self.route_stats = RouteStats(
             decoder_axis,
             encoder_axis,
@@ -87,6 +105,33 @@ class SMoES2TModel(ESPnetS2TModel):
             floor=route_floor,
         )
         self.criterion_att: ObservedLoss = ObservedLoss(self.criterion_att)  # type: ignore[has-type]
+        self._choose_what_trains(train_only, train_rows)
+
+    def _choose_what_trains(self, patterns: Sequence[str] | None, tokens: Sequence[str]) -> None:
+        self._trains_only = patterns is not None
+        if patterns is None:
+            if tokens:
+                raise ValueError("model_conf.train_rows needs train_only, of which it is a part")
+            return
+        freeze_all_but(self, patterns)
+        unknown = [token for token in tokens if token not in self.token_list]
+        if unknown:
+            raise ValueError(f"model_conf.train_rows: {', '.join(unknown)} not in the token list")
+        if tokens:
+            ids = [self.token_list.index(token) for token in tokens]
+            train_rows(self.decoder.embed[0], ids)
+            if self.decoder.output_layer is not None:
+                train_rows(self.decoder.output_layer, ids)
+
+    def train(self, mode: bool = True) -> SMoES2TModel:
+        """As PyTorch's; with ``train_only``, what is frozen keeps its statistics."""
+        super().train(mode)
+        if getattr(self, "_trains_only", False):
+            if mode:
+                keep_statistics(self)
+            else:
+                put_rows_back(self)
+        return self
 
     def forward(  # type: ignore[override]
         self,
@@ -124,6 +169,13 @@ class SMoES2TModel(ESPnetS2TModel):
             raise RoutingError(f"utterance {utt_ids[error.row]}: {error}") from error
         finally:
             self._given_bandwidth = None
+        learns = self._trains_only and self.training and torch.is_grad_enabled()
+        if learns and not loss.requires_grad:
+            raise RoutingError(
+                "nothing that trains (model_conf.train_only) took part in this batch: its "
+                f"utterances go to the experts {sorted(set(self._routes_of_batch()))}; train "
+                "with examples of the new expert alone"
+            )
         if self.error_calculator is not None and not self.training:
             # None would be dropped before ESPnet's DDP average, which matches keys by position.
             for key in [k for k in stats if k.startswith(("cer_ctc", "cer_interctc"))]:
@@ -135,6 +187,10 @@ class SMoES2TModel(ESPnetS2TModel):
             scores = self.criterion_att.take()
             stats.update(self.route_stats(scores, decoder_names, self.last_route, self.training))
         return loss, stats, weight
+
+    def _routes_of_batch(self) -> list[str]:
+        """The experts that the last batch went to, on both sides."""
+        return [*(getattr(self.decoder, "last_route", None) or ()), *(self.last_route or ())]
 
     def encode(
         self,
@@ -209,10 +265,10 @@ class SMoES2TModel(ESPnetS2TModel):
             return tuple(e.likelier for e in measure_batch(speech, speech_lengths, self.fs))
         names = []
         for row, value in enumerate(given.reshape(len(speech), -1)[:, 0].tolist()):
-            if not 0 <= value < len(BANDWIDTHS):
-                accepted = ", ".join(f"{i} ({name})" for i, name in enumerate(BANDWIDTHS))
+            if not 0 <= value < len(self.encoder_tags):
+                accepted = ", ".join(f"{i} ({name})" for i, name in enumerate(self.encoder_tags))
                 raise RoutingError(f"bandwidth is {value}; accepted: {accepted}", row=row)
-            names.append(BANDWIDTHS[value])
+            names.append(self.encoder_tags[value])
         return tuple(names)
 
 

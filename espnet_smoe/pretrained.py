@@ -31,6 +31,7 @@ AVERAGED = "valid.acc.ave.pth"  # what the recipe decodes with
 META = "meta.yaml"  # of a packed model
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 SPEECH_LENGTH = 30.0  # seconds, ESPnet's default
+TRAINING_OPTIONS = ("train_only", "train_rows")  # of model_conf: no matter of a trained model
 CONFIG_KEY, MODEL_KEY = "s2t_train_config", "s2t_model_file"  # in a packed model's meta.yaml
 
 
@@ -300,6 +301,10 @@ def _config(path: Path) -> argparse.Namespace:
         normalize_conf["stats_file"] = _resolve(path, "stats_file", normalize_conf["stats_file"])
         args["normalize_conf"] = normalize_conf
     args["init"] = None  # the weights come from the checkpoint
+    model_conf = dict(args["model_conf"] or {})
+    for option in TRAINING_OPTIONS:
+        model_conf.pop(option, None)
+    args["model_conf"] = model_conf
     return argparse.Namespace(**args)
 
 

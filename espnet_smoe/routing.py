@@ -169,6 +169,18 @@ class TagTable:
         return tuple(found)
 
 
+def guiding_tokens(token_list: Sequence[str]) -> list[str]:
+    """The special tokens that can pick an expert: no timestamps, and none that ends a prompt."""
+    specials = [t for t in token_list if SPECIAL.fullmatch(t) and t not in RESERVED]
+    return [t for t in specials if t != PROMPT_END and not TIMESTAMP.fullmatch(t)]
+
+
+def matching(patterns: Sequence[str], token_list: Sequence[str]) -> list[str]:
+    """The guiding tokens of a list that one of some patterns matches, in its order."""
+    guides = guiding_tokens(token_list)
+    return [t for t in guides if any(fnmatchcase(t, pattern) for pattern in patterns)]
+
+
 class GuideTable:
     """Guiding tokens to experts (the decoder's side).
 
@@ -223,17 +235,13 @@ class GuideTable:
                 claim.
         """
         specials = [t for t in token_list if SPECIAL.fullmatch(t) and t not in RESERVED]
-        guides = [t for t in specials if t != PROMPT_END and not TIMESTAMP.fullmatch(t)]
+        guides = guiding_tokens(token_list)
         self._tokens = tuple(token_list)
         self._expert_of: dict[int, str] = {}
         for token_id, token in enumerate(token_list):
             if token not in guides:
                 continue
-            claims = [
-                name
-                for name, patterns in self.patterns.items()
-                if any(fnmatchcase(token, pattern) for pattern in patterns)
-            ]
+            claims = [name for name, ps in self.patterns.items() if matching(ps, [token])]
             if len(claims) > 1:
                 raise RoutingError(
                     f"token {token!r} is ambiguous: {self.option} gives it to "
@@ -259,6 +267,12 @@ class GuideTable:
     def guides(self) -> dict[str, str]:
         """The expert of each guiding token; `bind` comes first."""
         return {self._tokens[token_id]: name for token_id, name in self._expert_of.items()}
+
+    def tokens_of(self, expert: str) -> tuple[str, ...]:
+        """The guiding tokens that an expert serves, in the list's order; none before `bind`."""
+        if not self._bound:
+            return ()
+        return tuple(self._tokens[i] for i, name in self._expert_of.items() if name == expert)
 
     def route(
         self, tokens: torch.Tensor, *, origin: str = "text", whole_prompt: bool = True

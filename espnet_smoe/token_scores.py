@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from espnet_smoe.private_tokens import HIDDEN, PrivateOutput
 from espnet_smoe.routing import TIMESTAMP
 
 SLICE = 4096  # tokens: 320 rows of a slice fit the cache of a CPU
@@ -74,13 +75,17 @@ def slices(layer: torch.nn.Module, x_ND: torch.Tensor) -> Iterator[tuple[int, to
         for start, part in zip(layer.starts, layer.parts, strict=True):
             yield start, part(x_ND)
         return
-    if x_ND.device.type != "cpu" or type(layer) is not torch.nn.Linear:
+    if type(layer) not in (torch.nn.Linear, PrivateOutput):
         yield 0, at_least_float32(layer(x_ND))
         return
-    for start in range(0, layer.out_features, SLICE):
-        weight = layer.weight[start : start + SLICE]
-        bias = None if layer.bias is None else layer.bias[start : start + SLICE]
-        yield start, at_least_float32(linear(x_ND, weight, bias))
+    size = SLICE if x_ND.device.type == "cpu" else layer.out_features
+    for start in range(0, layer.out_features, size):
+        weight = layer.weight[start : start + size]
+        bias = None if layer.bias is None else layer.bias[start : start + size]
+        score_NW = at_least_float32(linear(x_ND, weight, bias))
+        if isinstance(layer, PrivateOutput):
+            score_NW = layer.hide(score_NW, start)
+        yield start, score_NW
 
 
 def log_normalizer(layer: torch.nn.Module, x_ND: torch.Tensor) -> torch.Tensor:
@@ -151,18 +156,19 @@ def is_coarse(layer: torch.nn.Module) -> bool:
     """Whether a layer's output is rounded more than float32 is."""
     if isinstance(layer, QuantizedOutput):
         return True
-    return type(layer) is torch.nn.Linear and layer.weight.dtype.itemsize < 4
+    is_linear = type(layer) in (torch.nn.Linear, PrivateOutput)
+    return is_linear and layer.weight.dtype.itemsize < 4
 
 
 def _scored_again(
     layer: torch.nn.Module, x_ND: torch.Tensor, token_NC: torch.Tensor, found_NC: torch.Tensor
 ) -> torch.Tensor:
-    """The scores of some tokens in float32, float (N, C); those found to be -inf stay so."""
+    """The scores of some tokens in float32, float (N, C); those forbidden or hidden stay so."""
     weight_NCD = at_least_float32(layer.weight[token_NC])
     score_NC = (weight_NCD @ at_least_float32(x_ND)[:, :, None])[:, :, 0]
     if layer.bias is not None:
         score_NC = score_NC + layer.bias[token_NC]
-    return torch.where(found_NC == -torch.inf, found_NC, score_NC.to(found_NC))
+    return torch.where(found_NC <= HIDDEN, found_NC, score_NC.to(found_NC))
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from espnet_smoe import bbpe
+from espnet_smoe.decoder import SMoETransformerDecoder
 from espnet_smoe.routing import RESERVED, SPECIAL, TIMESTAMP
 
 TASK = re.compile(r"<(asr|transcribe|translate|st_[^<>\s]+)>")
@@ -35,6 +36,7 @@ class Vocabulary:
         token_list: The token of each id.
         tokenizer: ESPnet's, with ``tokens2text`` and ``text2tokens``; None: tokens are joined.
         preprocessor_conf: The training config's; ``notime_symbol`` counts here.
+        tasks: Further tokens that are tasks, whatever their look (`served_tasks`).
 
     Attributes:
         languages: Such as ``<spa>``, in the token list's order.
@@ -48,6 +50,7 @@ class Vocabulary:
         token_list: Sequence[str],
         tokenizer: Any = None,
         preprocessor_conf: Mapping[str, Any] | None = None,
+        tasks: Collection[str] = (),
     ) -> None:
         self.token_list = list(token_list)
         self.tokenizer = tokenizer
@@ -60,7 +63,7 @@ class Vocabulary:
             and token not in (*RESERVED, self.notime)
             and not TIMESTAMP.fullmatch(token)
         ]
-        self.tasks = tuple(token for token in named if TASK.fullmatch(token))
+        self.tasks = tuple(token for token in named if token in tasks or TASK.fullmatch(token))
         self.languages = tuple(token for token in named if token not in self.tasks)
         self.special = frozenset(named) | RESERVED | {self.notime}
         self.byte_level = chr(bbpe.LETTERS + 0x80) in self.ids
@@ -188,6 +191,18 @@ class Vocabulary:
         if self.tokenizer is None:
             return " ".join(tokens)
         return str(self.tokenizer.tokens2text(tokens)).strip()
+
+
+def served_tasks(decoder: Any) -> tuple[str, ...]:
+    """The tokens that a decoder's experts serve, if those are tasks; else none.
+
+    They are tasks, all of them, where one looks like a task: ``<intent>`` beside ``<asr>``.
+    """
+    if not isinstance(decoder, SMoETransformerDecoder):
+        return ()
+    table = decoder.guide_table
+    served = tuple(token for name in table.names for token in table.tokens_of(name))
+    return served if any(TASK.fullmatch(token) for token in served) else ()
 
 
 def names_of(symbols: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ LAYERS = [  # left to right; within a layer too
     ["slots", "soundness"],
     ["ctc_scorer"],
     ["blends", "routing"],
-    ["experts"],
+    ["experts", "private_tokens", "train_only"],
     ["encoder", "decoder"],
     ["balance", "planner", "route_stats", "model", "preprocessor", "batching"],
     ["validation", "crosschecks"],
@@ -38,9 +38,9 @@ LAYERS = [  # left to right; within a layer too
     ["onnx_decode", "onnx_modules", "onnx_export"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
-    ["convert", "scoring", "plots", "inspect_report"],
+    ["convert", "scoring", "plots", "inspect_report", "sameness", "extend"],
     ["padding_cost"],
-    ["cli_export", "cli_inspect", "cli_onnx", "cli_upcycle"],
+    ["cli_export", "cli_extend", "cli_inspect", "cli_onnx", "cli_upcycle"],
     ["cli"],
 ]
 LEFTMOST = {"datadir", "signatures"}
