@@ -23,7 +23,7 @@ from espnet_smoe.onnx_modules import LogMel, check_exportable
 from espnet_smoe.pretrained import find_model, load
 
 TOLERANCE = 1e-4  # largest absolute difference, float32
-KINDS = ["conformer", "transformer", "e_branchformer"]
+KINDS = ["e_branchformer", "transformer", "conformer"]
 CONFS: dict[str, dict[str, Any]] = {
     "conformer": {
         "preprocessor": "smoe",  # decodes unpadded
