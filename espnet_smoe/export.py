@@ -23,6 +23,7 @@ from espnet_smoe.dense_routes import Experts, every_route, guides, route_weights
 from espnet_smoe.model import SMoES2TModel
 from espnet_smoe.model_files import pack_model, write_model
 from espnet_smoe.pretrained import ARCHIVES, Pretrained
+from espnet_smoe.private_tokens import PrivateOutput, hide_by_bias
 from espnet_smoe.routing import SPECIAL
 from espnet_smoe.stock_config import no_padding, stock_config
 
@@ -75,6 +76,9 @@ class Exporter:
             no number.
         """
         weights = route_weights(self.smoe, experts)
+        output_layer = getattr(self.smoe.decoder, "output_layer", None)
+        if isinstance(output_layer, PrivateOutput):  # tokens that this route may not write
+            weights = hide_by_bias(weights, output_layer.hidden.get(experts.decoder, ()))
         for name, value in weights.items():
             if not bool(torch.isfinite(value).all()):
                 raise ModelError(f"weight {name} of route {experts.name} holds NaN or infinity")
@@ -95,7 +99,6 @@ class Exporter:
                 f"{difference:.1e} (accepted: {TOLERANCE:.0e}): {parts} compute something else "
                 "than the classes of ESPnet that they extend"
             )
-        # What a route must not use, such as tokens of later routes, is changed here, and fitted.
         return weights
 
     def write(self, experts: Experts, out: Path, *, safe: bool = False, measured: str = "") -> Path:

@@ -51,6 +51,10 @@ SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "decoder only": ("conformer", {"encoder": "conformer"}),
     "encoder only": ("transformer", {"decoder": "transformer"}),
+    "private tokens": (
+        "transformer",
+        {"model_conf": {"private_tokens": {"<st_deu>": ["st"], "house": ["st"], "perro": ["asr"]}}},
+    ),
     "some blocks": (
         "conformer",
         {"encoder_conf": {"expert_blocks": [1], "macaron_experts": False}},
