@@ -35,9 +35,7 @@ def with_files(model: Any, tmp_path: Path) -> tuple[dict[str, Any], dict[str, to
     (tmp_path / "somewhere").mkdir()
     (tmp_path / "somewhere/my.model").write_bytes(b"bpe")
     statistics = tmp_path / "somewhere/stats.npz"
-    numpy.savez(
-        statistics, count=2, sum=numpy.zeros(FEATURES), sum_square=2 * numpy.ones(FEATURES)
-    )
+    numpy.savez(statistics, count=2, sum=numpy.zeros(FEATURES), sum_square=2 * numpy.ones(FEATURES))
     config, weights = model
     files = {"normalize": "global_mvn", "normalize_conf": {"stats_file": str(statistics)}}
     weights = weights | {"normalize.mean": torch.zeros(FEATURES)}
