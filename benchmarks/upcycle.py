@@ -69,7 +69,8 @@ def losses(config: Path, examples: Path, out: Path, updates: int, *options: str)
     command = [sys.executable, "-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_train"]
     command += ["--config", str(config), "--output_dir", str(out), "--ngpu", "0", "--seed", "1"]
     command += ["--num_iters_per_epoch", str(updates), "--max_epoch", "1", "--log_interval", "1"]
-    command += ["--num_workers", "0", "--keep_nbest_models", "1", *options]
+    command += ["--num_workers", "0", "--keep_nbest_models", "1", "--use_tensorboard", "false"]
+    command += options
     for part in ("train", "valid"):
         for entry in (
             *("wav.scp,speech,sound", "text,text,text", "text.prev,text_prev,text"),
