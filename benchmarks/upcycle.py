@@ -35,7 +35,7 @@ from espnet_smoe.pretrained import find_model, load
 from espnet_smoe.route_differences import Difference, route_differences
 from espnet_smoe.upcycle import upcycle
 
-LOSS = re.compile(r":train:\d+-\d+batch: .*[ ,]loss=([-+.\deinfa]+)")
+LOSS = re.compile(r":train:\d+-\d+batch: .*(?<![a-z_])loss=([-+.\deinfa]+)")  # ESPnet drops commas
 # As run.sh has it: keep freed memory, which makes a step about 1.4 times as fast.
 TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 SHOWN = 20  # updates averaged at the beginning and at the end
