@@ -40,6 +40,7 @@ def with_files(model: Any, tmp_path: Path) -> tuple[dict[str, Any], dict[str, to
     files = {"normalize": "global_mvn", "normalize_conf": {"stats_file": str(statistics)}}
     weights = weights | {"normalize.mean": torch.zeros(FEATURES)}
     weights = weights | {"normalize.std": torch.ones(FEATURES)}
+    config = {**config, "token_type": "bpe"}
     return {**config, **files, "bpemodel": str(tmp_path / "somewhere/my.model")}, weights
 
 
