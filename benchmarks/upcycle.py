@@ -35,7 +35,7 @@ from espnet_smoe.pretrained import find_model, load
 from espnet_smoe.route_differences import Difference, route_differences
 from espnet_smoe.upcycle import upcycle
 
-LOSS = re.compile(r":train:\d+-\d+batch: .*[ ,]loss=([-+.\deinfa]+)")
+LOSS = re.compile(r":train:\d+-\d+batch: .*(?<![a-z_])loss=([-+.\deinfa]+)")  # ESPnet drops commas
 # As run.sh has it: keep freed memory, which makes a step about 1.4 times as fast.
 TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 SHOWN = 20  # updates averaged at the beginning and at the end
@@ -69,7 +69,8 @@ def losses(config: Path, examples: Path, out: Path, updates: int, *options: str)
     command = [sys.executable, "-m", "espnet_smoe.run", "-m", "espnet2.bin.s2t_train"]
     command += ["--config", str(config), "--output_dir", str(out), "--ngpu", "0", "--seed", "1"]
     command += ["--num_iters_per_epoch", str(updates), "--max_epoch", "1", "--log_interval", "1"]
-    command += ["--num_workers", "0", "--keep_nbest_models", "1", *options]
+    command += ["--num_workers", "0", "--keep_nbest_models", "1", "--use_tensorboard", "false"]
+    command += options
     for part in ("train", "valid"):
         for entry in (
             *("wav.scp,speech,sound", "text,text,text", "text.prev,text_prev,text"),

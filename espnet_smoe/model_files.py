@@ -28,12 +28,12 @@ BPE_MODEL, STATISTICS = "bpe.model", "feats_stats.npz"
 # writes into a config but refuses in one that is given (``required``, ...).
 RUN_KEYS = (
     *("config", "print_config", "log_level", "dry_run", "output_dir", "resume", "init_param"),
-    *("ngpu", "seed", "num_workers", "num_att_plot", "required", "version", "distributed"),
+    *("ngpu", "required", "version", "distributed"),
     *("dist_backend", "dist_init_method", "dist_world_size", "dist_rank", "local_rank"),
     *("dist_master_addr", "dist_master_port", "dist_launcher", "multiprocessing_distributed"),
     *("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type"),
     *("train_shape_file", "valid_shape_file", "fold_length", "allow_variable_data_keys"),
-    *("use_tensorboard", "use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
+    *("use_wandb", "wandb_project", "wandb_id", "wandb_entity", "wandb_name"),
 )
 
 

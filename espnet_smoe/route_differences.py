@@ -5,6 +5,7 @@ Shape letters: B utterances, N samples, T tokens, V vocabulary, D model dimensio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +42,9 @@ class Difference:
     def with_pair(self, actual: torch.Tensor, expected: torch.Tensor) -> Difference:
         """The larger of this one and a further pair's."""
         absolute = float((actual - expected).abs().max())
-        scale = float(expected.abs().max())
-        worse = not absolute <= self.absolute  # so that NaN is
-        return Difference(absolute if worse else self.absolute, max(scale, self.scale))
+        scale = max(float(expected.abs().max()), self.scale)
+        worse = absolute > self.absolute or math.isnan(absolute)
+        return Difference(absolute if worse else self.absolute, scale)
 
 
 @torch.no_grad()

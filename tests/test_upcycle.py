@@ -227,12 +227,15 @@ def test_training_goes_on_in_espnets_trainer(padded: Any, tmp_path: Path) -> Non
     """``--config`` takes the written config, ``--init_param`` the weights: all, so rate 0 keeps."""
     from espnet2.tasks.s2t import S2TTask
 
-    directory = upcycle(padded[0], tmp_path / "smoe", new_tokens=NEW).files.config.parent
+    config = {"encoder": "smoe_conformer", "use_tensorboard": False, "use_matplotlib": False}
+    config |= {"decoder": "smoe_transformer", "num_workers": 0, "num_att_plot": 0}
+    (tmp_path / "smoe.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    given = {"config": tmp_path / "smoe.yaml", "new_tokens": NEW}
+    directory = upcycle(padded[0], tmp_path / "smoe", **given).files.config.parent
     options = ["--config", f"{directory}/config.yaml", "--init_param", f"{directory}/model.pth"]
     options += ["--output_dir", str(tmp_path / "exp"), "--max_epoch", "1", "--ngpu", "0"]
     options += ["--optim_conf", "lr=0.0", "--batch_type", "unsorted"]
-    options += ["--batch_size", "2", "--num_workers", "0", "--use_tensorboard", "false"]
-    options += ["--use_matplotlib", "false", "--num_att_plot", "0"]
+    options += ["--batch_size", "2"]
     S2TTask.main(cmd=[*options, *write_data(tmp_path / "data")])
     before = torch.load(directory / "model.pth", weights_only=True)
     after = torch.load(tmp_path / "exp/1epoch.pth", weights_only=True)
