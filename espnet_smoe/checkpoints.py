@@ -112,8 +112,9 @@ def fit_weights(model: nn.Module, weights: Mapping[str, torch.Tensor], *, origin
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise ModelError(f"{origin} lacks {', '.join(missing[:5])}{more}, which its config has")
     if unknown:
-        some = unknown[:5]
-        logger.warning("%s: %d weights that the config lacks: %s", origin, len(unknown), some)
+        logger.warning(
+            "%s: %d weights that the config lacks: %s", origin, len(unknown), unknown[:5]
+        )
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], path: str | Path) -> None:

@@ -135,8 +135,9 @@ def _fill(
             (directory / NOTES).write_text(notes, encoding="utf-8")
             parts.append(NOTES)
     except (OSError, yaml.YAMLError) as error:
-        where = f"model directory {str(directory)!r}"
-        raise ModelError(f"{where} cannot be written: {error}") from error
+        raise ModelError(
+            f"model directory {str(directory)!r} cannot be written: {error}"
+        ) from error
     write_weights(weights, directory / WEIGHTS)
     return parts
 
