@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from decode import FS, LANGUAGE, token_list
 from memory import MIB, forget_peak, resident
+from paper_size import FS, LANGUAGE, token_list
 from stock_process import ask
 
 from espnet_smoe import Speech2Text
@@ -185,6 +185,7 @@ def search(case: str) -> dict[str, Any]:
     """Options of a decode; both ratios make every hypothesis as long."""
     options: dict[str, Any] = {"lang_sym": LANGUAGE, "task_sym": "<asr>", "pad": False}
     options |= {"maxlenratio": -float(TOKENS), "minlenratio": -float(TOKENS - 1)}
+    options["max_length"] = 30.0  # seconds; in noise there is no pause to cut at
     if case.startswith("smoe"):
         options["bandwidth"] = ROUTE.encoder
     if case.endswith("route only"):

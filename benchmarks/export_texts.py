@@ -88,6 +88,14 @@ def stock_texts(sets: list[Set], exporter: Exporter, silence: float) -> list[lis
             files = {"config": str(route / "config.yaml"), "weights": str(route / "model.pth")}
             requests.append({**files, "speech": heard, "decode": each.options})
         answers = ask(requests)
+    for each, answer in zip(sets, answers, strict=True):
+        for options, found in zip(each.options, answer["decoded"], strict=True):
+            failed = sum(tokens is None for tokens, _ in found)
+            if failed:
+                print(
+                    f"{each.data.name} {each.task}, ctc {options['ctc_weight']}: ESPnet's CTC "
+                    f"scorer failed on {failed} recordings, taken as empty texts"
+                )
     return [
         [{u: t for u, (_, t) in zip(each.speech, d, strict=True)} for d in answer["decoded"]]
         for each, answer in zip(sets, answers, strict=True)

@@ -68,13 +68,22 @@ def computed(model: Any, x: Any, ys: Any) -> tuple[Any, Any]:
     return memory, scores
 
 
-def decoded(request: dict[str, Any], options: dict[str, Any]) -> list[tuple[list[int], str]]:
-    """The best hypothesis of each waveform: tokens, and text without special tokens."""
+def decoded(request: dict[str, Any], options: dict[str, Any]) -> list[tuple[list[int] | None, str]]:
+    """The best hypothesis of each waveform: tokens, and text without special tokens.
+
+    None and no text where ESPnet's CTC scorer fails: a hypothesis that outgrows the frames.
+    """
     from espnet2.bin.s2t_inference import Speech2Text
 
     s2t = Speech2Text(request["config"], request["weights"], **options)
-    best = [s2t(x)[0] for x in request["speech"]]
-    return [(tokens, text or "") for _, _, tokens, text, _ in best]
+    found: list[tuple[list[int] | None, str]] = []
+    for x in request["speech"]:
+        try:
+            _, _, tokens, text, _ = s2t(x)[0]
+            found.append((tokens, text or ""))
+        except IndexError:
+            found.append((None, ""))
+    return found
 
 
 def main() -> None:

@@ -148,7 +148,8 @@ class Exporter:
         return (
             "decode with ctc_weight 0 in stock ESPnet: its CTC scorer takes the prompt's tokens "
             "for frames and never hears the first of them, which costs the first word of a tightly "
-            "cut recording (espnet_smoe mends that, and no config can)"
+            "cut recording, and fails (IndexError) where a hypothesis outgrows the frames; "
+            "espnet_smoe mends that, and no config can"
         )
 
     def serves(self, experts: Experts) -> list[str]:
