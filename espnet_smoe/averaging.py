@@ -28,27 +28,27 @@ def average_checkpoints(paths: Sequence[str | Path]) -> dict[str, torch.Tensor]:
         ModelError: Fewer than two, one named twice, one that cannot be read, or that has other
             names, shapes or constants than the first.
     """
-    paths = [Path(path) for path in paths]
-    if len({path.resolve() for path in paths}) != len(paths) or len(paths) < 2:
+    files = [Path(path) for path in paths]
+    if len({path.resolve() for path in files}) != len(files) or len(files) < 2:
         raise ModelError(
-            f"checkpoints to average: {', '.join(map(str, paths)) or 'none'}; accepted are two or "
+            f"checkpoints to average: {', '.join(map(str, files)) or 'none'}; accepted are two or "
             "more different ones"
         )
-    first = read_weights(paths[0])
+    first = read_weights(files[0])
     total = {name: _summand(value) for name, value in first.items()}
-    for path in paths[1:]:
+    for path in files[1:]:
         weights = read_weights(path)
-        _check_same(paths[0], first, path, weights)
+        _check_same(files[0], first, path, weights)
         for name, value in weights.items():
             if value.is_floating_point() or name.endswith(COUNTER):
                 total[name] += value
             elif not torch.equal(value, first[name]):
                 raise ModelError(
-                    f"{name} differs between {str(paths[0])!r} and {str(path)!r}, and "
+                    f"{name} differs between {str(files[0])!r} and {str(path)!r}, and "
                     f"{_kind(value)} is not averaged; accepted are equal ones"
                 )
     return {
-        name: (value / len(paths)).to(first[name].dtype) if value.is_floating_point() else value
+        name: (value / len(files)).to(first[name].dtype) if value.is_floating_point() else value
         for name, value in total.items()
     }
 

@@ -72,8 +72,8 @@ def print_diff(diff: WeightsDiff, first: str, second: str, console: Console) -> 
         equal = f"{change.equal} of {change.tensors}"
         table.add_row(change.module, equal, _number(change.distance), f"{change.largest:.3g}")
     console.print(table)
-    equal, differing = diff.equal_counters, len(diff.counters)
-    console.print(f"tensors of integers: {equal} equal, {differing} that differ")
+    same, differing = diff.equal_counters, len(diff.counters)
+    console.print(f"tensors of integers: {same} equal, {differing} that differ")
     for name, old, new in diff.counters:
         console.print(f"  {name}: {old} and {new}")
     console.print(f"tensors of unequal shapes: {len(diff.shapes) or 'none'}")
