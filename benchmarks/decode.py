@@ -15,7 +15,6 @@ it pads each utterance to 30 s, and decodes the padding too.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
@@ -26,56 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from paper_size import (
+    FS,
+    add_options,
+    ours,
+    random_speech,
+    search_options,
+    stock,
+    write_json,
+    write_model,
+)
 
-from espnet_smoe import Speech2Text
 from espnet_smoe.beam_search import BatchedBeamSearch
-
-FS = 16000
-CONF = Path(__file__).parents[1] / "egs2/smoe_asr_st/s2t1/conf/train_encdec_smoe.yaml"
-LANGUAGE, TASK = "<spa>", "<asr>"
-
-
-def token_list(size: int) -> list[str]:
-    """A vocabulary of the recipe's form."""
-    head = ["<blank>", "<unk>", "<na>", LANGUAGE, TASK, "<st_eng>", "<notimestamps>"]
-    head += [f"<{i * 0.02:.2f}>" for i in range(1501)]
-    tail = ["<sop>", "<sos>", "<eos>"]
-    return head + [f"w{i}" for i in range(size - len(head) - len(tail))] + tail
-
-
-def stock_decoder(args: argparse.Namespace, directory: Path) -> Any:
-    """ESPnet's `Speech2Text` with a random model."""
-    from espnet2.bin.s2t_inference import Speech2Text
-    from espnet2.tasks.s2t import S2TTask
-
-    config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
-    config.update(token_list=token_list(args.vocabulary), token_type="word", bpemodel=None)
-    config.update(use_amp=False, normalize=None)
-    (directory / "train.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    options = S2TTask.get_parser().parse_args(["--config", str(directory / "train.yaml")])
-    torch.manual_seed(0)
-    model = S2TTask.build_model(options)
-    torch.save(model.state_dict(), directory / "model.pth")
-    (directory / "config.yaml").write_text(yaml.safe_dump(vars(options)), encoding="utf-8")
-    return Speech2Text(
-        directory / "config.yaml",
-        directory / "model.pth",
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        lang_sym=LANGUAGE,
-        task_sym=TASK,
-        **search_options(args),
-    )
-
-
-def search_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of both. ``<eos>`` comes at the longest length only: both write as many tokens."""
-    return {
-        "beam_size": args.beam_size,
-        "ctc_weight": args.ctc_weight,
-        "maxlenratio": -float(args.tokens),
-        "minlenratio": -float(args.tokens - 1),
-    }
 
 
 class Clock:
@@ -160,59 +121,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--utts", type=int, default=64)
     parser.add_argument("--group", type=int, default=32, help="utterances searched together")
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--beam_size", type=int, default=5)
-    parser.add_argument("--ctc_weight", type=float, default=0.0)
-    parser.add_argument("--vocabulary", type=int, default=40000)
-    parser.add_argument("--config", type=Path, default=CONF)
     parser.add_argument("--padded", action="store_true", help="ESPnet's class as shipped")
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as directory:
-        stock = stock_decoder(args, Path(directory))
-        s2t = Speech2Text(
-            Path(directory) / "config.yaml",
-            Path(directory) / "model.pth",
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            lang_sym=LANGUAGE,
-            task_sym=TASK,
-            batch_size=args.group,
-            **search_options(args),
-        )
-    stock.s2t_model.trim_padding = not args.padded
-    generator = torch.Generator().manual_seed(1)
-    seconds = torch.rand(args.utts, generator=generator) * 10 + 2
-    lengths = sorted((seconds * FS).int().tolist())
-    speech = [torch.randn(n, generator=generator) * 0.1 for n in lengths]
-    decode_stock(stock, speech[:1])  # warm up
+        files = write_model(args, Path(directory))
+        theirs, s2t = stock(args, files), ours(args, files, batch_size=args.group)
+    theirs.s2t_model.trim_padding = not args.padded
+    speech = random_speech(args.utts)
+    decode_stock(theirs, speech[:1])  # warm up
     decode_ours(s2t, speech[:2])
     rows = []
     for turn, start in enumerate(range(0, args.utts, args.group)):
         group = speech[start : start + args.group]
         first_is_stock = turn % 2 == 0
         if first_is_stock:
-            theirs = decode_stock(stock, group, args.padded)
-        ours = decode_ours(s2t, group)
+            expected = decode_stock(theirs, group, args.padded)
+        found = decode_ours(s2t, group)
         if not first_is_stock:
-            theirs = decode_stock(stock, group, args.padded)
-        same = [a[0] == b[0] for a, b in zip(theirs[2], ours[2], strict=True)]
-        gap = max(abs(a[1] - b[1]) for a, b in zip(theirs[2], ours[2], strict=True))
+            expected = decode_stock(theirs, group, args.padded)
+        same = [a[0] == b[0] for a, b in zip(expected[2], found[2], strict=True)]
+        gap = max(abs(a[1] - b[1]) for a, b in zip(expected[2], found[2], strict=True))
         rows.append(
             {
                 "utts": len(group),
                 "audio_s": sum(map(len, group)) / FS,
-                "stock_s": theirs[0],
-                "batched_s": ours[0],
-                "stock_search_s": theirs[1],
-                "batched_search_s": ours[1],
+                "stock_s": expected[0],
+                "batched_s": found[0],
+                "stock_search_s": expected[1],
+                "batched_search_s": found[1],
                 "same_best": sum(same),
                 "score_gap": gap,
             }
         )
         print(
             f"{len(group):3d} utts of {len(group[0]) / FS:.1f} to {len(group[-1]) / FS:.1f} s: "
-            f"{theirs[0] / ours[0]:.2f} x in all, {theirs[1] / ours[1]:.2f} x the search; "
+            f"{expected[0] / found[0]:.2f} x in all, {expected[1] / found[1]:.2f} x the search; "
             f"{sum(same)} of {len(same)} best hypotheses equal, scores within {gap:.1e}",
             flush=True,
         )
@@ -243,8 +188,7 @@ def main() -> None:
         f"{summary['search_ratio']:.2f} x ({summary['median_search_ratio']:.2f}); "
         f"{summary['same_best']} of {args.utts} best hypotheses equal"
     )
-    if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(args, summary)
 
 
 if __name__ == "__main__":

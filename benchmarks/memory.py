@@ -18,7 +18,6 @@ imported) to the end of decoding, and, apart from loading, of decoding alone. Li
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import subprocess
 import sys
@@ -26,9 +25,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from decode import CONF, FS, search_options, stock_decoder
-
-from espnet_smoe import Speech2Text
+from paper_size import FS, add_options, ours, write_json, write_model
 
 MIB = 1 << 20
 FLOAT = 4  # bytes
@@ -50,18 +47,13 @@ def forget_peak() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--beam_size", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=12.0)
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--ctc_weight", type=float, default=0.0)
-    parser.add_argument("--vocabulary", type=int, default=40000)
-    parser.add_argument("--config", type=Path, default=CONF)
     parser.add_argument("--write", type=Path, help="only write the model here")
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     if args.write:
-        stock_decoder(args, args.write)
+        write_model(args, args.write)
         return
     with tempfile.TemporaryDirectory() as directory:
         # in another process, so that this one's memory is that of loading and decoding
@@ -75,7 +67,7 @@ def main() -> None:
         before = resident("VmRSS")
         forget_peak()
         files = Path(directory) / "config.yaml", Path(directory) / "model.pth"
-        s2t = Speech2Text(*files, batch_size=args.batch, **search_options(args))
+        s2t = ours(args, files, device="cpu", batch_size=args.batch)
     peak_of_loading = resident("VmHWM") - before
     forget_peak()
     s2t(speech, tasks="asr")
@@ -107,8 +99,7 @@ def main() -> None:
         f"caches {(cross + own) / MIB:.0f}); decoding {peak / MIB:.0f} MiB, "
         f"{summary['ratio']:.2f} x; loading {peak_of_loading / MIB:.0f} MiB"
     )
-    if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(args, summary)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import statistics
 import tempfile
@@ -26,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from decode import CONF, FS, LANGUAGE, TASK, decode_batched, search_options, stock_decoder
+from decode import decode_batched
+from paper_size import (
+    DEVICE,
+    LANGUAGE,
+    TASK,
+    add_options,
+    random_speech,
+    search_options,
+    stock,
+    write_json,
+    write_model,
+)
 
 from espnet_smoe.beam_search import BatchedBeamSearch, SearchOptions
 from espnet_smoe.datadir import read_table
@@ -51,14 +61,10 @@ def median(rows: list[Row], key: str) -> float:
 def measure_speed(args: argparse.Namespace, cases: list[str]) -> list[Row]:
     """Per case the medians over the groups of float32's seconds divided by its own."""
     with tempfile.TemporaryDirectory() as directory:
-        model = stock_decoder(args, Path(directory)).s2t_model
+        model = stock(args, write_model(args, Path(directory))).s2t_model
     tokens = ["<sos>", LANGUAGE, TASK, "<notimestamps>"]
     prompt = [model.token_list.index(token) for token in tokens]
-    generator = torch.Generator().manual_seed(1)
-    seconds = torch.rand(args.utts, generator=generator) * 10 + 2
-    speech = [
-        torch.randn(n, generator=generator) * 0.1 for n in sorted((seconds * FS).int().tolist())
-    ]
+    speech = random_speech(args.utts)
     searches, warm_up = {}, {}
     for case in cases:
         start = time.perf_counter()
@@ -113,10 +119,9 @@ def measure_accuracy(args: argparse.Namespace, cases: list[str]) -> list[Row]:
         options = dict(CASES[case])
         if options.pop("quantize", False):
             options["quantize_s2t_model"] = True
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         speech2text = Speech2Text.from_pretrained(
             args.s2t_dir,
-            device=device,
+            device=DEVICE,
             beam_size=args.beam_size,
             ctc_weight=args.ctc_weight,
             **options,
@@ -171,14 +176,9 @@ def main() -> None:
     parser.add_argument("--utts", type=int, default=16, help="0: no speed")
     parser.add_argument("--group", type=int, default=8, help="utterances searched together")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--beam_size", type=int, default=5)
-    parser.add_argument("--ctc_weight", type=float, default=0.0)
-    parser.add_argument("--vocabulary", type=int, default=40000)
-    parser.add_argument("--config", type=Path, default=CONF)
     parser.add_argument("--s2t_dir", type=Path, help="a trained model, for accuracy")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="stage 4's test sets")
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     cases = ["float32", *(case for case in args.cases if case != "float32")]
@@ -192,8 +192,7 @@ def main() -> None:
         results["speed"] = measure_speed(args, cases)
     if args.s2t_dir:
         results["accuracy"] = measure_accuracy(args, cases)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(args, results)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ and two calls take turns on each file, and the ratio of their times is printed.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import tempfile
 from pathlib import Path
 
 import torch
-from decode import CONF, FS, Clock, search_options, stock_decoder
-
-from espnet_smoe import Speech2Text
+from decode import Clock
+from paper_size import FS, add_options, ours, write_json, write_model
 
 TASKS = ["asr", "st_eng"]
 
@@ -28,18 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, nargs="+", default=[2.0, 4.0, 8.0, 12.0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=40)
-    parser.add_argument("--beam_size", type=int, default=5)
-    parser.add_argument("--ctc_weight", type=float, default=0.0)
-    parser.add_argument("--vocabulary", type=int, default=40000)
-    parser.add_argument("--config", type=Path, default=CONF)
-    parser.add_argument("--json", type=Path)
+    add_options(parser)
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as directory:
-        stock_decoder(args, Path(directory))
-        files = Path(directory) / "config.yaml", Path(directory) / "model.pth"
-        s2t = Speech2Text(*files, **search_options(args))
+        s2t = ours(args, write_model(args, Path(directory)))
     generator = torch.Generator().manual_seed(1)
     rows = []
     for seconds in args.seconds:
@@ -62,9 +53,7 @@ def main() -> None:
         )
     overall = statistics.median(r for row in rows for r in row["ratios"])
     print(f"median of all: {overall:.2f} ({torch.get_num_threads()} threads)")
-    if args.json:
-        summary = {"threads": torch.get_num_threads(), "median": overall, "files": rows}
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(args, {"threads": torch.get_num_threads(), "median": overall, "files": rows})
 
 
 if __name__ == "__main__":

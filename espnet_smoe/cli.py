@@ -156,7 +156,7 @@ def add_transcribe(commands: Any) -> None:
     command.add_argument("--format", default="txt", help="txt, json, srt, vtt or trn")
     command.add_argument("--out", type=Path, help="directory for a file per recording")
     command.add_argument(
-        "--overwrite", action="store_true", help="do anew what was made with other options"
+        "--overwrite", action="store_true", help="replace files that hold something else"
     )
     command.add_argument("--timestamps", action="store_true", help="have the model write them")
     command.add_argument("--bandwidth", help="auto (measured), wb or nb")

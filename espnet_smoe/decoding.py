@@ -19,7 +19,11 @@ from espnet_smoe.inference_options import Options
 from espnet_smoe.locator import AudioError
 from espnet_smoe.recordings import Piece
 
-NO_ROOM = ("not enough memory", "can't allocate memory", "out of memory")  # in a RuntimeError
+# What a RuntimeError says where memory lacks; the last, that of cuBLAS and cuDNN
+NO_ROOM = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+# Samples up to which a stretch is encoded by itself: the encoder says of the longest of a batch
+# only that it is too short.
+SHORT = 4800
 
 
 class TooShort(AudioError):
@@ -53,7 +57,7 @@ class Job:
         prompts: One per task.
         route: The encoder's expert, or shares of several; None: the model has, or finds, its own.
         found: The hypotheses of each task, once decoded.
-        heard_by: The encoder's expert in fact; None for an encoder without.
+        encoder_expert: The encoder's expert in fact; None for an encoder without.
         error: What stood in the way instead.
     """
 
@@ -62,7 +66,7 @@ class Job:
     prompts: Sequence[Prompt]
     route: str | Mapping[str, float] | None = None
     found: list[list[Hypothesis]] = field(default_factory=list)
-    heard_by: str | None = None
+    encoder_expert: str | None = None
     error: Exception | None = None
 
     def __str__(self) -> str:
@@ -82,9 +86,10 @@ class BatchDecoder:
         self.model, self.options, self.pad_to = model, options, pad_to
         self.search = BatchedBeamSearch(model, options)
         self.device = next(model.parameters()).device
+        self.least_samples = _least_samples(model)
 
     def decode(self, jobs: Sequence[Job]) -> None:
-        """Fill in each job's `found` and `heard_by`, or its `error`; its samples are let go."""
+        """Fill in each job's `found` and `encoder_expert`, or its `error`; let its samples go."""
         for group in self._groups(sorted(jobs, key=lambda job: len(job.piece.x))):
             self._decode(group)
             for job in group:  # a long recording's samples would pile up
@@ -124,7 +129,7 @@ class BatchDecoder:
             parts = [Job(job.name, job.piece, [p], job.route) for p in job.prompts]
             for part in parts:
                 self._decode([part])
-                job.heard_by, job.error = part.heard_by, job.error or part.error
+                job.encoder_expert, job.error = part.encoder_expert, job.error or part.error
             job.found = [found for part in parts for found in part.found]
         else:
             jobs[0].error = OutOfMemory(
@@ -158,15 +163,17 @@ class BatchDecoder:
 
     def _encode(self, jobs: Sequence[Job]) -> list[tuple[Job, torch.Tensor]]:
         """Encoder outputs (S, D) of the jobs that are long enough; the others get their error."""
+        several = len(jobs) > 1
         speech = [torch.from_numpy(job.piece.x) for job in jobs]
         lengths = [len(x_N) for x_N in speech]
-        if self.pad_to is not None:
-            lengths = [max(n, self.pad_to) for n in lengths]
+        least = self.least_samples if self.pad_to is None else self.pad_to
+        lengths = [max(n, least) for n in lengths]
         x_BN = torch.zeros(len(jobs), max(lengths))
         for row, x_N in enumerate(speech):
             x_BN[row, : len(x_N)] = x_N
         routes = [job.route for job in jobs]
-        if None in routes and any(routes):  # the model finds a route for all, or for none
+        # the model finds a route for all, or for none
+        if several and (min(lengths) <= SHORT or (None in routes and any(routes))):
             return [pair for job in jobs for pair in self._encode([job])]
         keywords = {} if routes[0] is None else {"route": routes}
         try:
@@ -176,7 +183,7 @@ class BatchDecoder:
                 **keywords,
             )
         except TooShortUttError as error:
-            if len(jobs) > 1:
+            if several:
                 return [pair for job in jobs for pair in self._encode([job])]
             jobs[0].error = TooShort(
                 f"audio {jobs[0]} is too short for the encoder: it has {error.actual_size} frames; "
@@ -187,11 +194,19 @@ class BatchDecoder:
         if isinstance(memory, tuple):  # outputs of intermediate CTC layers beside it
             memory = memory[0]
         for job, name in zip(jobs, getattr(self.model, "last_route", None) or [], strict=False):
-            job.heard_by = name
+            job.encoder_expert = name
         return [
             (job, memory[row, :frames])
             for row, (job, frames) in enumerate(zip(jobs, memory_lengths.tolist(), strict=True))
         ]
+
+
+def _least_samples(model: Any) -> int:
+    """The samples that the model's STFT needs, which reflects half a window at both ends; or 0."""
+    stft = getattr(getattr(model, "frontend", None), "stft", None)
+    if stft is None:
+        return 0
+    return int(stft.n_fft // 2 + 1 if getattr(stft, "center", True) else stft.n_fft)
 
 
 def _lacks_memory(error: Exception) -> bool:

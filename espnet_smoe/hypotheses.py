@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 # ESPnet's `end_detect`: stop when the best hypotheses of three lengths in a row are this much
 # worse than the best of all.
 END_LENGTHS = 3
 END_MARGIN = -10.0
+COUNTS = ("beam_size", "nbest")
+NUMBERS = ("ctc_weight", "penalty", "maxlenratio", "minlenratio", "pre_beam_ratio")
+
+
+def is_whole(value: object) -> bool:
+    """A whole number of any type, but no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """A real number of any type, but no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,12 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value that is not accepted."""
+        for name in COUNTS:
+            if not is_whole(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a whole number")
+        for name in NUMBERS:
+            if not is_number(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a number")
         for name, accepted in {
             "beam_size": (self.beam_size >= 1, "1 or more"),
             "ctc_weight": (0.0 <= self.ctc_weight < 1.0, "0.0 to below 1.0"),

@@ -7,21 +7,28 @@ array a result that unpacks like its list.
 
 from __future__ import annotations
 
+import itertools
 import logging
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from espnet_smoe.audio import AudioError
 from espnet_smoe.bandwidth import BandwidthError
-from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory, TooShort
+from espnet_smoe.decoding import BatchDecoder, Job, OutOfMemory
 from espnet_smoe.inference_options import OptionError, Options
-from espnet_smoe.items import Item, ItemReader, Speech, Tasks, name_of
+from espnet_smoe.items import (
+    Item,
+    ItemReader,
+    Speech,
+    Tasks,
+    each_its_own,
+    is_one,
+    let_go,
+    name_of,
+    require_several,
+)
 from espnet_smoe.precision import prepare
 from espnet_smoe.pretrained import ModelError, ModelFiles, Pretrained, find_model, load
 from espnet_smoe.results import Failure, Result
@@ -124,7 +131,11 @@ class Speech2Text(StockAttributes):
         )
         tasks = served_tasks(self.s2t_model.decoder)
         self.vocabulary = Vocabulary(self.s2t_model.token_list, self.tokenizer, conf, tasks)
-        times = {name: conf.get(name) for name in ("first_time_symbol", "last_time_symbol")}
+        times = {
+            name: conf.get(name)
+            for name in ("first_time_symbol", "last_time_symbol")
+            if getattr(options, name) is None
+        }
         known = {name: t for name, t in times.items() if t in self.vocabulary.ids}
         self.options = options.with_call({**known, "notime_symbol": conf.get("notime_symbol")})
         self.fs = int(conf.get("fs", 16000))
@@ -182,17 +193,13 @@ class Speech2Text(StockAttributes):
             OutOfMemory: One stretch of a recording does not fit in memory.
         """
         keywords.update(task_sym=task_sym, predict_time=predict_time)
-        if _is_one(speech):
+        if is_one(speech):
             item = speech if isinstance(speech, Speech) else Speech(speech)
             if text_prev is not None and item.text_prev is None:
                 item = Speech(**{**vars(item), "text_prev": text_prev})
             given = {"lang_sym": lang_sym, "tasks": tasks, "bandwidth": bandwidth}
             return next(self.stream([item], **given, **keywords))
-        if not isinstance(speech, Iterable) or isinstance(speech, bytes | dict):
-            raise OptionError(
-                f"speech is a {type(speech).__name__}; accepted: a path, an array or tensor of "
-                "samples, (array, rate), a Speech, or an iterable of those"
-            )
+        require_several(speech)
         if text_prev is not None:
             raise OptionError("text_prev is for one recording; use Speech(..., text_prev=...)")
         if not isinstance(speech, list | tuple):
@@ -206,16 +213,7 @@ class Speech2Text(StockAttributes):
             per_item["bandwidth"], bandwidth = list(bandwidth), None
         if isinstance(tasks, list | tuple) and any(isinstance(t, list | tuple) for t in tasks):
             per_item["tasks"], tasks = list(tasks), None
-        for name, values in per_item.items():
-            if len(values) != len(items):
-                raise OptionError(
-                    f"{name}: {len(values)} values for {len(items)} recordings; accepted is one "
-                    "for all, or a list with one for each"
-                )
-            items = [
-                item if getattr(item, name) is not None else Speech(**{**vars(item), name: value})
-                for item, value in zip(items, values, strict=True)
-            ]
+        items = each_its_own(items, per_item)
         return list(
             self.stream(items, lang_sym=lang_sym, tasks=tasks, bandwidth=bandwidth, **keywords)
         )
@@ -231,7 +229,8 @@ class Speech2Text(StockAttributes):
         """Decode whatever an iterable gives, in its order, with bounded memory.
 
         Args:
-            items: Of what `Speech.audio` takes, or `Speech`; read as they are needed.
+            items: Of what `Speech.audio` takes, or `Speech`. As many are read ahead as hold twice
+                `batch_size` stretches, to sort those by length; then their results come.
             tasks: A task, or several.
             on_error: ``raise``; or ``return`` a `Failure` in the place of a recording that cannot
                 be decoded.
@@ -241,16 +240,20 @@ class Speech2Text(StockAttributes):
             `Result`, or a dict of them, or `Failure`.
 
         Raises:
-            As `__call__`; what is wrong with the options at once, not at the first result.
+            As `__call__`; what is wrong with the options at once, not at the first result. An error
+            of the iterable itself: behind the results of what it gave before.
         """
         if on_error not in ON_ERROR:
             raise OptionError(f"on_error is {on_error!r}; accepted: {', '.join(ON_ERROR)}")
         options = self.options.with_call(keywords)
+        if isinstance(tasks, Iterator):  # every recording needs them
+            tasks = list(tasks)
         self.reader.requested(tasks, options)
         if options.lang_sym is not None:
             self.vocabulary.language(options.lang_sym)
-        if _is_one(items):  # a path's letters are no recordings
+        if is_one(items):  # a path's letters are no recordings
             items = [items]
+        require_several(items)
         return self._stream(items, tasks, options, self._decoder(options), on_error)
 
     def _stream(
@@ -263,24 +266,41 @@ class Speech2Text(StockAttributes):
     ) -> Iterator[Any]:
         waiting: deque[Item] = deque()
         jobs: list[Job] = []
-        for count, speech in enumerate(items, 1):
+        most = READ_AHEAD * options.batch_size
+        broken: Exception | None = None
+        source = iter(items)
+        for count in itertools.count(1):
+            try:
+                speech = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # of the caller's; what came before is given first
+                broken = error
+                break
             if not isinstance(speech, Speech):
                 speech = Speech(speech)
             item = Item(speech.name or name_of(speech.audio, count), True)
             waiting.append(item)
             for job in self._read(item, speech, tasks, options):
                 jobs.append(job)
-                if len(jobs) >= READ_AHEAD * options.batch_size:
+                if len(jobs) >= most:
                     decoder.decode(jobs)
                     jobs.clear()
                     yield from self._finished(waiting, on_error)
-            if item.error is not None:  # the stretches that came before are of no use
+            if item.error is not None:
+                let_go(item.error)
+                # the stretches that came before are of no use
                 useless = {id(job) for job in item.jobs}
                 jobs = [job for job in jobs if id(job) not in useless]
                 item.jobs.clear()
+            if len(waiting) > most:  # what has no stretches must not pile up either
+                decoder.decode(jobs)
+                jobs.clear()
             yield from self._finished(waiting, on_error)
         decoder.decode(jobs)
         yield from self._finished(waiting, on_error)
+        if broken is not None:
+            raise broken
 
     def _read(
         self, item: Item, speech: Speech, tasks: Tasks | None, options: Options
@@ -301,11 +321,10 @@ class Speech2Text(StockAttributes):
             if not (item.read and all(job.found or job.error for job in item.jobs)):
                 return
             waiting.popleft()
-            error = item.error or next(filter(None, map(_error_of(item), item.jobs)), None)
+            error = item.failure
             if error is not None:
                 if on_error == "raise":
                     raise error
-                _let_go(error)
                 yield Failure(item.name, error)
                 continue
             results = {
@@ -313,13 +332,13 @@ class Speech2Text(StockAttributes):
                     item.name,
                     task,
                     item.language,
-                    [(job.piece, job.heard_by, job.found[row]) for job in item.jobs],
-                    written_by,
+                    [(job.piece, job.encoder_expert, job.found[row]) for job in item.jobs],
+                    decoder_expert,
                     self.vocabulary,
                     self.s2t_model.sos,
                 )
-                for row, (task, written_by) in enumerate(
-                    zip(item.tasks, item.written_by, strict=True)
+                for row, (task, decoder_expert) in enumerate(
+                    zip(item.tasks, item.decoder_experts, strict=True)
                 )
             }
             yield next(iter(results.values())) if item.single else results
@@ -356,31 +375,7 @@ class Speech2Text(StockAttributes):
                 f"condition_on_prev_text is {condition_on_prev_text!r}; accepted: False (the "
                 "stretches of a recording are decoded together)"
             )
+        if not isinstance(speech, Speech):
+            speech = Speech(speech)  # one, whatever it is
         result = self(speech, lang_sym=lang_sym, task_sym=task_sym)
         return [(round(s.start, 2), round(s.end, 2), s.text) for s in result.segments]
-
-
-def _is_one(speech: Any) -> bool:
-    if isinstance(speech, str | Path | Speech | np.ndarray | torch.Tensor):
-        return True
-    if not isinstance(speech, tuple) or len(speech) != 2:
-        return False
-    # an array and its rate, or the wrong way round, which will be said
-    numbers = [isinstance(part, int | float | np.number) for part in speech]
-    return any(numbers) and not any(isinstance(part, str | Path) for part in speech)
-
-
-def _error_of(item: Item) -> Callable[[Job], Exception | None]:
-    """What a stretch's error is to its recording: one too short among several is empty."""
-
-    def error(job: Job) -> Exception | None:
-        return None if isinstance(job.error, TooShort) and len(item.jobs) > 1 else job.error
-
-    return error
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Drop the samples that an error's frames hold: a failure may be kept for long."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

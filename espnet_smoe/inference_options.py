@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from espnet_smoe.bandwidth import BANDWIDTHS
-from espnet_smoe.hypotheses import SearchOptions
+from espnet_smoe.hypotheses import SearchOptions, is_number, is_whole
 from espnet_smoe.pauses import LEAST_PAUSE_LEFT_OUT
 
 AUTO = "auto"
@@ -28,6 +28,10 @@ NOTHING_ASKED: dict[str, tuple[Any, ...]] = {
 # ... and those that mean something only beside these.
 WITHOUT_EFFECT = ("ngram_scorer", "threshold_probability", "max_seq_len", "max_mask_parallel")
 OF_THE_MODEL = ("device", "dtype", "compile", "use_flash_attn")  # and quantize_*: set once
+FLAGS = (
+    *("normalize_length", "predict_time"),
+    *("quantize_s2t_model", "compile", "use_flash_attn"),
+)
 
 
 class OptionError(ValueError):
@@ -56,7 +60,7 @@ class Options(SearchOptions):
         batch_size: Hypothesis lists searched together (utterances x tasks).
         encoder_batch: Utterances encoded together. More than 1 pads the shorter ones, which in
             ESPnet's convolutions changes their last frames a little; None: 1, or as many as
-            `batch_size` where all have one length anyway (padded models).
+            `batch_size` where all have one length anyway (padded models), on a GPU.
         device: ``cpu``, ``cuda``, ...
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         quantize_s2t_model: Quantise `quantize_modules` dynamically (CPU).
@@ -97,29 +101,30 @@ class Options(SearchOptions):
                 "timestamps; set one of them to 0"
             )
         check_bandwidth(self.bandwidth)
-        is_number = isinstance(self.channels, int) and not isinstance(self.channels, bool)
         for name, accepted, what in (
             ("ambiguous", self.ambiguous in AMBIGUOUS_RULES, ", ".join(AMBIGUOUS_RULES)),
             (
                 "channels",
-                self.channels in (None, "each", "mix") or (is_number and int(self.channels) >= 1),  # type: ignore[arg-type]
+                self.channels in (None, "each", "mix") or _is_count(self.channels),
                 "a number from 1, each, mix, or None",
             ),
             (
                 "max_length",
                 self.max_length is None
-                or (_is_number(self.max_length) and 1.0 <= self.max_length < float("inf")),
+                or (is_number(self.max_length) and 1.0 <= self.max_length < float("inf")),
                 "1 second or more, or None",
             ),
             (
                 "pause",
                 self.pause is None
-                or (_is_number(self.pause) and self.pause >= LEAST_PAUSE_LEFT_OUT),
+                or (is_number(self.pause) and self.pause >= LEAST_PAUSE_LEFT_OUT),
                 f"{LEAST_PAUSE_LEFT_OUT} seconds or more, or None",
             ),
             ("lang_sym", self.lang_sym is None or isinstance(self.lang_sym, str), "one language"),
             ("task_sym", isinstance(self.task_sym, str), "one task"),
             ("batch_size", _is_count(self.batch_size), "1 or more"),
+            *((name, getattr(self, name) in (True, False), "true or false") for name in FLAGS),
+            ("pad", self.pad in (True, False, None), "true, false, or None"),
             (
                 "encoder_batch",
                 self.encoder_batch is None or _is_count(self.encoder_batch),
@@ -167,12 +172,8 @@ def check_bandwidth(value: object, channels: Sequence[str] = ()) -> str:
     return str(value)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_count(value: Any) -> bool:
+    return is_whole(value) and value >= 1
 
 
 def _own(keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +182,9 @@ def _own(keywords: Mapping[str, Any]) -> dict[str, Any]:
     own = {}
     for name, value in keywords.items():
         if name in known:
-            own[name] = tuple(value) if name == "quantize_modules" else value
+            own[name] = (
+                tuple(value) if name == "quantize_modules" and isinstance(value, list) else value
+            )
         elif name in NOTHING_ASKED:
             if value not in NOTHING_ASKED[name]:
                 raise OptionError(

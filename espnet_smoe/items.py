@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from espnet_smoe.bandwidth import AMBIGUOUS, BANDWIDTHS, BandwidthEstimate
 from espnet_smoe.decoder_cache import experts_of
-from espnet_smoe.decoding import Job, Prompt
+from espnet_smoe.decoding import Job, Prompt, TooShort
 from espnet_smoe.encoder import RoutedEncoder
 from espnet_smoe.inference_options import AUTO, OptionError, Options, check_bandwidth
 from espnet_smoe.model import ROUTE_VARIABLE, SMoES2TModel
@@ -35,7 +40,8 @@ class Speech:
         tasks: A task, or several.
         bandwidth: ``auto``, ``wb``, ``nb``, or one of the model's channels.
         language: The language spoken.
-        text_prev: What was said before the recording, as text or token ids.
+        text_prev: What was said before the recording, before each of its channels, as text or
+            token ids.
     """
 
     audio: Any
@@ -55,10 +61,21 @@ class Item:
     language: str = ""
     tasks: tuple[str, ...] = ()
     prompts: list[Prompt] = field(default_factory=list)
-    written_by: list[str] = field(default_factory=list)  # the decoder's expert of each task
+    decoder_experts: list[str] = field(default_factory=list)  # the decoder's expert of each task
     jobs: list[Job] = field(default_factory=list)
     read: bool = False  # all of its stretches are known
     error: Exception | None = None
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why there is no result: its own error, or a stretch's.
+
+        A stretch that is too short is empty beside others.
+        """
+        errors = [job.error for job in self.jobs if job.error is not None]
+        if len(errors) < len(self.jobs):
+            errors = [error for error in errors if not isinstance(error, TooShort)]
+        return self.error or next(iter(errors), None)
 
 
 class ItemReader:
@@ -84,6 +101,8 @@ class ItemReader:
         if tasks is None:
             tasks = options.task_sym
         single = isinstance(tasks, str)
+        if not isinstance(tasks, Iterable):
+            raise OptionError(f"tasks is {tasks!r}; accepted: a task, or several in a list")
         names: Sequence[str] = [tasks] if isinstance(tasks, str) else list(tasks)
         if not names:
             raise OptionError("tasks is empty; accepted: at least one task")
@@ -102,11 +121,16 @@ class ItemReader:
             )
             language = options.lang_sym if speech.language is None else speech.language
             item.language = self.vocabulary.language(language)
+            if item.language in item.tasks:
+                raise OptionError(
+                    f"{names_of([item.language])!r} is the language spoken and a task; accepted: "
+                    f"{names_of(self.vocabulary.tasks)}"
+                )
             bandwidth = options.bandwidth if speech.bandwidth is None else speech.bandwidth
             tags = getattr(self.model, "encoder_tags", BANDWIDTHS)
             check_bandwidth(bandwidth, tags[len(BANDWIDTHS) :])
             item.prompts = self._prompts(item, options, None)
-            item.written_by = self._written_by(item)
+            item.decoder_experts = self._decoder_experts(item)
             first = self._prompts(item, options, _listed(speech.text_prev))
         except (OptionError, VocabularyError) as error:
             raise type(error)(f"audio {item.name!r}: {error}") from error
@@ -123,6 +147,7 @@ class ItemReader:
                 options.ctc_weight,
                 names_of(item.tasks),
             )
+        begun: set[int | None] = set()  # channels of which a stretch has come
         for piece in pieces(
             speech.audio,
             fs=self.fs,
@@ -133,7 +158,8 @@ class ItemReader:
         ):
             route = self._route(bandwidth, piece.bandwidth, options)
             self._require_expert(item.name, route)
-            prompts = first if piece.start == 0.0 else item.prompts
+            prompts = item.prompts if piece.channel in begun else first
+            begun.add(piece.channel)
             job = Job(item.name, piece, prompts, route)
             item.jobs.append(job)
             yield job
@@ -155,7 +181,7 @@ class ItemReader:
             for task in item.tasks
         ]
 
-    def _written_by(self, item: Item) -> list[str]:
+    def _decoder_experts(self, item: Item) -> list[str]:
         """The decoder's expert of each task; empty for a decoder without.
 
         Raises:
@@ -223,6 +249,54 @@ class ItemReader:
             if options.ambiguous == "blend":
                 return {"wb": found.wb_probability, "nb": 1.0 - found.wb_probability}
         return found.likelier
+
+
+def is_one(speech: Any) -> bool:
+    """Whether it is a single recording rather than several."""
+    if isinstance(speech, str | Path | Speech | np.ndarray | torch.Tensor):
+        return True
+    if not isinstance(speech, tuple) or len(speech) != 2:
+        return False
+    # an array and its rate, or the wrong way round, which will be said
+    numbers = [isinstance(part, int | float | np.number) for part in speech]
+    return any(numbers) and not any(isinstance(part, str | Path) for part in speech)
+
+
+def require_several(speech: Any) -> None:
+    """Raises OptionError for what is not several recordings, though Python may iterate over it."""
+    if not isinstance(speech, Iterable) or isinstance(
+        speech, bytes | bytearray | Mapping | io.IOBase
+    ):
+        raise OptionError(
+            f"speech is a {type(speech).__name__}; accepted: a path, an array or tensor of "
+            "samples, (array, rate), a Speech, or an iterable of those"
+        )
+
+
+def each_its_own(items: list[Speech], settings: Mapping[str, list[Any]]) -> list[Speech]:
+    """Give each recording its own value of some settings, where it has none yet.
+
+    Raises:
+        OptionError: There are not as many values as recordings.
+    """
+    for name, values in settings.items():
+        if len(values) != len(items):
+            raise OptionError(
+                f"{name}: {len(values)} values for {len(items)} recordings; accepted is one "
+                "for all, or a list with one for each"
+            )
+        items = [
+            item if getattr(item, name) is not None else replace(item, **{name: value})
+            for item, value in zip(items, values, strict=True)
+        ]
+    return items
+
+
+def let_go(error: BaseException | None) -> None:
+    """Drop the samples that an error's frames hold: a failure may wait, and be kept, for long."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def name_of(audio: Any, count: int) -> str:

@@ -7,14 +7,14 @@ being written when the run was killed is dropped.
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from espnet_smoe.datadir import write_text
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """A journal file; it need not exist.
 
     Args:
@@ -65,15 +65,7 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

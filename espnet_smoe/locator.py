@@ -14,6 +14,7 @@ Media Fragments: ``#t=12.5,17.25`` (seconds), ``#channel=2`` (the first is 1), o
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ NUMBER = r"\d+(?:\.\d+)?"
 FRAGMENT = re.compile(rf"#(?:t=({NUMBER}),({NUMBER}))?(?:(?:(?<=#)|&)channel=(\d+))?$")
 OVERSHOOT_SECONDS = 0.5  # an end so far behind the recording's is taken for its end, as Kaldi does
 WHOLE = "accepted is the whole file"
+MOST_FRAMES = 1 << 40  # libsndfile has 2 ** 63 - 1 for a length that is not known
 LOSSY = ("OGG", "MPEG", "MP3")  # containers whose length in the header is an estimate
 
 
@@ -122,8 +124,8 @@ def parse_locator(text: str | Path) -> Locator:
     )
 
 
-@lru_cache(maxsize=1)  # the segments of a recording come one after the other
-def _output_of(command: str) -> bytes:
+def _run(command: str) -> bytes:
+    """What a command writes."""
     done = subprocess.run(command.rstrip().rstrip("|"), shell=True, capture_output=True)
     if done.returncode != 0 or not done.stdout:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
@@ -131,9 +133,18 @@ def _output_of(command: str) -> bytes:
     return done.stdout
 
 
-@lru_cache(maxsize=1)
+# The parts and channels of a recording, and its header and samples, come one after the other.
+_output_of = lru_cache(maxsize=1)(_run)
+
+
 def _ark_entry(path: str) -> tuple[np.ndarray, int]:
     """Samples float32 (N,) or (N, channels), and the rate."""
+    found = os.stat(ARK_ENTRY.sub(".ark", path))
+    return _read_ark_entry(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_ark_entry(path: str, *state: int) -> tuple[np.ndarray, int]:
     import kaldiio
 
     first, second = kaldiio.load_mat(path)
@@ -145,6 +156,11 @@ def _ark_entry(path: str) -> tuple[np.ndarray, int]:
 
 def _range(where: Locator, rate: int, frames: int) -> tuple[int, int]:
     """First sample and number of samples of the part."""
+    if frames > MOST_FRAMES:
+        raise AudioError(
+            "its header does not say how long it is (a FLAC file that was written to a pipe); "
+            "accepted is one that does: decode and encode it again"
+        )
     if where.start is None or where.end is None:
         return 0, frames
     first, last = round(where.start * rate), round(where.end * rate)
@@ -162,9 +178,11 @@ def _one_channel(where: Locator, channels: int) -> int:
     return 1 if where.channel is not None else channels
 
 
-def _open(where: Locator) -> soundfile.SoundFile:
+def _open(where: Locator, *, once: bool = False) -> soundfile.SoundFile:
+    """The file, or what the command writes: `once` it is run anew and its output is not kept."""
     if where.is_command:
-        return soundfile.SoundFile(io.BytesIO(_output_of(where.source)))
+        run = _run if once and not where.is_part else _output_of
+        return soundfile.SoundFile(io.BytesIO(run(where.source)))
     return soundfile.SoundFile(where.source)
 
 
@@ -235,7 +253,7 @@ def blocks_of(where: Locator, seconds: float) -> Iterator[tuple[np.ndarray, int]
         for start in range(0, len(x), size):
             yield np.ascontiguousarray(x[start : start + size]), rate
         return
-    with _open(where) as file:
+    with _open(where, once=True) as file:
         rate = file.samplerate
         first, count = _range(where, rate, file.frames)
         _one_channel(where, file.channels)

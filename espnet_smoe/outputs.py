@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -19,7 +20,8 @@ from espnet_smoe.transcripts import FORMATS, json_line, one_line, trn_id, trn_li
 
 JOURNAL = ".espnet-smoe.jsonl"  # settings, then what is done
 SUBTITLES = ("srt", "vtt")
-SHOWN = 3  # collisions listed in an error
+SHOWN = 3  # files listed in an error
+Entry = dict[str, Any]  # of the journal
 
 
 class OutputError(ValueError):
@@ -37,6 +39,9 @@ class Output(Protocol):
 
     def finish(self, recordings: Sequence[Recording]) -> None:
         """Write what needs all of them; some may have failed."""
+
+    def close(self) -> None:
+        """Let go of open files."""
 
 
 class Printer:
@@ -86,13 +91,17 @@ class Printer:
     def finish(self, recordings: Sequence[Recording]) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class Folder:
     """Writes a file per recording and task; ``trn``: one per task, when all are done.
 
     Files are ``<stem>.<format>``, with several tasks ``<stem>.<task>.<format>``; ``<task>.trn``. A
     journal beside them says what was done with which settings, so that the same command goes on
-    where it stopped. Every file appears whole or not at all.
+    where it stopped, and which file holds what, so that none is overwritten that holds something
+    else. Every file appears whole or not at all.
 
     Args:
         directory: Where to; made when the first result comes.
@@ -100,11 +109,11 @@ class Folder:
         tasks: The tasks.
         recordings: The recordings.
         settings: What the results depend on: the model, and each option. In JSON's types.
-        overwrite: Do everything anew if other settings were used.
+        overwrite: Do everything anew if other settings were used, and overwrite any file.
 
     Raises:
         OutputError: Two recordings would write one file, or one outside the directory; or what is
-            there was made with other settings.
+            there was made with other settings, of other recordings or tasks, or not by this.
     """
 
     def __init__(
@@ -125,10 +134,17 @@ class Folder:
         self.settings = dict(settings)
         self.journal = Journal(self.directory / JOURNAL)
         self.anew = not self._has_settings(overwrite)
-        # what was done: (recording, task) -> its audio and its text
-        self.done: dict[tuple[str, str], dict[str, Any]] = {}
+        self.texts: dict[tuple[str, str], Entry] = {}  # what was done, by stem and task
+        self.files: dict[str, Entry] = {}  # what each file holds, by its name in the directory
         if not self.anew:
-            self.done = {(e["stem"], e["task"]): e for e in self.journal.entries[1:]}
+            for entry in self.journal.entries[1:]:
+                self._note(entry)
+        # files that a run with other settings has left, and which this one makes anew
+        self.stale: list[Path] = []
+        if not overwrite:
+            self._require_free(recordings)
+        elif self.anew:
+            self.stale = [self.path(r, task) for r in recordings for task in self.tasks]
 
     def _require_names(self, recordings: Sequence[Recording]) -> None:
         owners: dict[str, Recording] = {}
@@ -145,11 +161,9 @@ class Folder:
             if known is not recording:
                 collisions.append(f"{known.source} and {recording.source}: {target}")
         if collisions:
-            more = ["..."] if len(collisions) > SHOWN else []
             raise OutputError(
                 f"{len(collisions)} recording(s) would have the same output as another; give a "
-                "directory above them, or ids in a wav.scp:\n  "
-                + "\n  ".join(collisions[:SHOWN] + more)
+                f"directory above them, or ids in a wav.scp:{_listed(collisions)}"
             )
 
     def _has_settings(self, overwrite: bool) -> bool:
@@ -166,43 +180,106 @@ class Folder:
             f"{listed}; choose another --out, or --overwrite"
         )
 
+    def _require_free(self, recordings: Sequence[Recording]) -> None:
+        """Raises OutputError: A file is there that does not hold what would be written into it."""
+        taken = {}
+        for recording in recordings:
+            for task in self.tasks:
+                path = self.path(recording, task)
+                entry = self.files.get(self.name(recording, task))
+                if entry is None:
+                    if path.exists():
+                        taken[str(path)] = "not made by this command"
+                elif self.kind != "trn" and (entry["task"], entry["source"]) != (
+                    task,
+                    place(recording.source),
+                ):
+                    taken[str(path)] = f"{entry['task']} of {entry['source']}"
+        if taken:
+            raise OutputError(
+                f"{len(taken)} file(s) would be overwritten that hold something else; choose "
+                "another --out, or --overwrite:"
+                + _listed([f"{path}: {what}" for path, what in taken.items()])
+            )
+
+    def name(self, recording: Recording, task: str) -> str:
+        """The file of a recording and task, in the directory."""
+        if self.kind == "trn":
+            return f"{task}.trn"
+        middle = f".{task}" if len(self.tasks) > 1 else ""
+        return f"{recording.stem}{middle}.{self.kind}"
+
     def path(self, recording: Recording, task: str) -> Path:
         """The file of a recording and task."""
-        middle = f".{task}" if len(self.tasks) > 1 else ""
-        return self.directory / f"{recording.stem}{middle}.{self.kind}"
+        return self.directory / self.name(recording, task)
 
     def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
         return [r for r in recordings if not all(self._is_done(r, task) for task in self.tasks)]
 
     def _is_done(self, recording: Recording, task: str) -> bool:
-        entry = self.done.get((recording.stem, task))
-        if entry is None or entry["audio"] != identity(recording.source):
+        if self.kind == "trn":
+            entry = self.texts.get((recording.stem, task))
+        else:
+            entry = self.files.get(self.name(recording, task))
+        if entry is None or entry["task"] != task or entry["audio"] != identity(recording.source):
             return False
         return self.kind == "trn" or self.path(recording, task).exists()
 
     def add(self, recording: Recording, results: Mapping[str, Result]) -> None:
-        if self.anew:
-            self.journal.start(self.settings)
-            self.anew = False
-        audio = identity(recording.source)
+        self._begin()
         for task, result in results.items():
+            path = self.path(recording, task)
+            entry = {
+                "stem": recording.stem,
+                "task": task,
+                "file": self.name(recording, task),
+                "source": place(recording.source),
+                "audio": identity(recording.source),
+                "text": result.text,
+            }
             if self.kind != "trn":
-                path = self.path(recording, task)
+                path.unlink(missing_ok=True)
+            self.journal.add(entry)  # before its file: what is there without an entry is not ours
+            self._note(entry)
+            if self.kind != "trn":
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path, FORMATS[self.kind](result))
-            entry = {"stem": recording.stem, "task": task, "audio": audio, "text": result.text}
-            self.journal.add(entry)
-            self.done[recording.stem, task] = entry
+
+    def _begin(self) -> None:
+        """Make the journal, where there is none of these settings."""
+        if self.anew:
+            for path in self.stale:
+                path.unlink(missing_ok=True)
+            self.journal.start(self.settings)
+            self.anew = False
+
+    def _note(self, entry: Entry) -> None:
+        if "stem" in entry:
+            self.texts[entry["stem"], entry["task"]] = entry
+        if "file" in entry:
+            self.files[entry["file"]] = entry
 
     def finish(self, recordings: Sequence[Recording]) -> None:
+        if self.kind == "trn":
+            self._begin()
+            for task in self.tasks:
+                name = f"{task}.trn"
+                if name not in self.files:
+                    entry = {"file": name}
+                    self.journal.add(entry)
+                    self._note(entry)
+                there = [r for r in recordings if self._is_done(r, task)]
+                lines = [trn_line(r.stem, self.texts[r.stem, task]["text"]) for r in there]
+                write_text(self.directory / name, "".join(lines))
+
+    def close(self) -> None:
         self.journal.close()
-        if self.kind != "trn":
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for task in self.tasks:
-            there = [r for r in recordings if self._is_done(r, task)]
-            lines = [trn_line(r.stem, self.done[r.stem, task]["text"]) for r in there]
-            write_text(self.directory / f"{task}.trn", "".join(lines))
+
+
+def _listed(lines: Sequence[str]) -> str:
+    """Some lines of an error, below its head."""
+    more = ["..."] if len(lines) > SHOWN else []
+    return "\n  ".join(["", *lines[:SHOWN], *more])
 
 
 def check_format(kind: str) -> None:
@@ -216,6 +293,17 @@ def differs(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> boo
     return (name in before) != (name in now) or before.get(name) != now.get(name)
 
 
+def place(source: str) -> str:
+    """A recording's locator, whatever directory it is given in."""
+    try:
+        where = parse_locator(source)
+    except AudioError:  # decoding it will say so
+        return source
+    if where.is_command:
+        return source
+    return str(replace(where, source=os.path.abspath(where.source)))
+
+
 def identity(source: str) -> str:
     """What a recording's audio is known by: its locator, and its file's bytes and time of change.
 
@@ -223,12 +311,9 @@ def identity(source: str) -> str:
     """
     try:
         where = parse_locator(source)
-    except AudioError:  # decoding it will say so
-        return source
-    if where.is_command:
-        return source
-    try:
+        if where.is_command:
+            return source
         found = os.stat(ARK_ENTRY.sub(".ark", where.source))
-    except OSError:
-        return source
-    return f"{os.path.abspath(where.source)} {source} {found.st_size} {found.st_mtime_ns}"
+    except (AudioError, OSError):  # decoding it will say so
+        return place(source)
+    return f"{place(source)} {found.st_size} {found.st_mtime_ns}"

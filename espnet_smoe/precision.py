@@ -18,7 +18,7 @@ Shape letters: B utterances, T frames, D model dimension.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -65,8 +65,8 @@ def prepare(
         RuntimeError: `torch.compile` is wanted and fails; says why.
     """
     _check(dtype=(dtype, DTYPES), quantize_dtype=(quantize_dtype, QUANTIZE_DTYPES))
-    if isinstance(quantize_modules, str):
-        raise ValueError(f"quantize_modules is the string {quantize_modules!r}; it takes a list")
+    if isinstance(quantize_modules, str) or not isinstance(quantize_modules, Iterable):
+        raise ValueError(f"quantize_modules is {quantize_modules!r}; accepted: a list of names")
     for name in quantize_modules:
         _check(quantize_modules=(name, QUANTIZE_MODULES))
     if model.training:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ import yaml
 from espnet2.text.build_tokenizer import build_tokenizer
 
 from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
+
+logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "XDG_CACHE_HOME"
 AVERAGED = "valid.acc.ave.pth"  # what the recipe decodes with
@@ -99,9 +102,16 @@ def find_model(source: str | Path, *, model_file: str | None = None) -> ModelFil
 
 
 def _unpacked_model(path: Path) -> ModelFiles:
-    meta = yaml.safe_load((path / META).read_text(encoding="utf-8"))
-    files = {**meta.get("yaml_files", {}), **meta.get("files", {})}
-    return _from_meta({key: str(path / name) for key, name in files.items()}, str(path))
+    try:
+        meta = yaml.safe_load((path / META).read_text(encoding="utf-8"))
+        files = {**meta.get("yaml_files", {}), **meta.get("files", {})}
+        found = {key: str(path / name) for key, name in files.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"packed model {str(path)!r}: its {META} cannot be read: {error}; accepted is what "
+            "espnet2.bin.pack writes"
+        ) from error
+    return _from_meta(found, str(path))
 
 
 def _in_directory(path: Path, model_file: str | None) -> ModelFiles:
@@ -195,6 +205,8 @@ def load(
         raise ModelError(f"{files.config}: use_adapter is set; models with adapters are not read")
     if files.weights is not None:
         load_weights(model, files.weights)
+    else:
+        logger.warning("%s: no checkpoint is given, so the weights are random", files.config)
     token_type = token_type or args.token_type
     bpemodel = bpemodel or args.bpemodel
     tokenizer = None

@@ -21,7 +21,7 @@ def stitch(
     task: str,
     language: str,
     found: Sequence[Found],
-    written_by: str,
+    decoder_expert: str,
     vocabulary: Vocabulary,
     sos: int,
 ) -> Result:
@@ -32,13 +32,13 @@ def stitch(
         task: The task's token.
         language: The language's token.
         found: Per stretch, in order, its audio, the encoder's expert and the hypotheses.
-        written_by: The decoder's expert; empty for a dense decoder.
+        decoder_expert: The decoder's expert; empty for a dense decoder.
         vocabulary: The model's.
         sos: The id of ``<sos>``.
     """
     segments: list[Segment] = []
-    for piece, heard_by, hypotheses in found:
-        route = "/".join(filter(None, [heard_by, written_by]))
+    for piece, encoder_expert, hypotheses in found:
+        route = "/".join(filter(None, [encoder_expert, decoder_expert]))
         best = hypotheses[0] if hypotheses else None
         tokens = vocabulary.tokens(best.text) if best is not None else []
         for start, end, part in timed_texts(tokens, piece.start, piece.end):

@@ -12,9 +12,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import (
+    AbstractContextManager,
+    closing,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+)
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -33,7 +38,7 @@ class TranscriptionError(ValueError):
     """Some recordings could not be transcribed; the others were."""
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """A bar over recordings on stderr, with the audio done and how fast that was.
 
     Args:
@@ -62,15 +67,7 @@ class Progress:
         wall = max(time.monotonic() - self.began, 1e-6)
         return f"{self.seconds:.0f} s of audio, {self.seconds / wall:.1f} x real time"
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()
 
 
@@ -142,7 +139,7 @@ def transcribe(
         tasks: Tasks, such as ``asr`` and ``st_eng``; they share the encoder's work.
         kind: The format, of `espnet_smoe.transcripts.FORMATS`.
         out: The directory to write into; None: stdout.
-        overwrite: Replace what was made with other settings.
+        overwrite: Replace what was made with other settings, and whatever else is in the way.
         model_file: The checkpoint's name in the model's directory.
         **options: Of `Speech2Text`; None: its default.
 
@@ -168,15 +165,18 @@ def transcribe(
     else:
         settings["model"] = digest(filter(None, (files.config, files.weights)))
         output = Folder(out, kind, tasks, recordings, settings, overwrite=overwrite)
-    if output.missing(recordings):
-        with quietly():
-            speech2text = Speech2Text(files.config, files.weights, **given)
-        speech2text.vocabulary.language(speech2text.options.lang_sym)  # or says what is accepted
-        failures = run(speech2text, recordings, tasks, output)
-    else:
-        print(f"all {len(recordings)} recordings are done already", file=sys.stderr)
-        failures = []
-        output.finish(recordings)
+    failures = []
+    with closing(output):
+        if output.missing(recordings):
+            with quietly():
+                speech2text = Speech2Text(files.config, files.weights, **given)
+            speech2text.vocabulary.language(
+                speech2text.options.lang_sym
+            )  # or says what is accepted
+            failures = run(speech2text, recordings, tasks, output)
+        else:
+            print(f"all {len(recordings)} recordings are done already", file=sys.stderr)
+            output.finish(recordings)
     if failures:
         head = f"{len(failures)} of {len(recordings)} recordings could not be transcribed:"
         lines = [

@@ -148,8 +148,8 @@ def _clock(ms: int, point: str) -> str:
 
 
 def trn_id(name: str) -> str:
-    """A recording's name as sclite's utterance id, which has no spaces and parentheses."""
-    return TRN_ID.sub("_", name)
+    """A recording's name as sclite's utterance id: UTF-8 without spaces and parentheses."""
+    return TRN_ID.sub("_", name).encode("utf-8", "replace").decode("utf-8")
 
 
 def trn_text(text: str) -> str:

@@ -6,6 +6,7 @@ The token list is that of ESPnet's S2T task (OWSM): ``<blank> <unk> <na>``, lang
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -122,7 +123,8 @@ class Vocabulary:
             text_prev: What was said before, as text or token ids; ``<na>`` in it means nothing.
 
         Raises:
-            VocabularyError: `text_prev` is text, and the model has no tokenizer.
+            VocabularyError: `text_prev` is text, and the model has no tokenizer; or it holds what
+                is no token id, or <sos>.
         """
         prompt = [self.ids[bbpe.SOS], self.ids[language], self.ids[task]]
         if not predict_time:
@@ -134,16 +136,34 @@ class Vocabulary:
             prompt.append(self.ids[self.notime])
         if text_prev is None:
             return prompt
+        before = self._said_before(text_prev)
+        if self.ids.get(bbpe.NA) in before:
+            return prompt
+        return [self.ids[bbpe.SOP], *before, *prompt]
+
+    def _said_before(self, text_prev: str | Sequence[int]) -> list[int]:
+        """The token ids of what was said before."""
         if isinstance(text_prev, str):
             if self.tokenizer is None:
                 raise VocabularyError("text_prev is text, but the model has no tokenizer; give ids")
             unknown = self.ids[bbpe.UNK]
             before = [self.ids.get(t, unknown) for t in self.tokenizer.text2tokens(text_prev)]
         else:
-            before = [int(token) for token in text_prev]
-        if self.ids.get(bbpe.NA) in before:
-            return prompt
-        return [self.ids[bbpe.SOP], *before, *prompt]
+            try:
+                before = [operator.index(token) for token in text_prev]
+            except TypeError as error:
+                raise VocabularyError(
+                    f"text_prev is a {type(text_prev).__name__} that cannot be read ({error}); "
+                    "accepted: a text, or token ids"
+                ) from error
+        sos = self.ids[bbpe.SOS]  # the prompt begins at the first
+        for token in before:
+            if not 0 <= token < len(self.token_list) or token == sos:
+                raise VocabularyError(
+                    f"text_prev holds token {token}; accepted: 0 to {len(self.token_list) - 1}, "
+                    f"but not {sos} ({bbpe.SOS})"
+                )
+        return before
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The tokens of ids, without ``<blank>``, as ESPnet's ``Speech2Text`` gives them."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -53,10 +55,17 @@ def save_model(directory: Path, kind: str = "conformer", **options: Any) -> Path
     return directory
 
 
+def temporary_directory() -> Path:
+    """A directory that goes when the process ends."""
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
+
+
 @functools.cache
 def model_directory() -> Path:
     """A saved S-MoE conformer, the same for all tests of a process."""
-    return save_model(Path(tempfile.mkdtemp()) / "model", decoder_conf={"experts": EXPERTS})
+    return save_model(temporary_directory() / "model", decoder_conf={"experts": EXPERTS})
 
 
 def load_model(**keywords: Any) -> Speech2Text:

@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from saved_model import MAXLEN, load_model, model_directory, save_model
+from saved_model import MAXLEN, load_model, model_directory, save_model, temporary_directory
 from tiny import FS, speech
 
 from espnet_smoe import Speech, Speech2Text
 from espnet_smoe.audio import resample
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "bad_inputs.md"
+RECIPE = {"n_fft": 512, "win_length": 400, "hop_length": 160}
 COARSE = 128.0  # steps of 8 bits to full scale
 
 
@@ -76,12 +77,12 @@ NO_TOKENS = "a model directory without tokens"
 
 @functools.cache
 def model() -> Speech2Text:
-    """Its decoder has no expert for ``<st_deu>``, a token that it has."""
-    directory = Path(tempfile.mkdtemp())
+    """Its decoder has no expert for ``<st_deu>``, a token that it has. The recipe's spectrum."""
     experts = {"asr": ["<asr>"], "st": ["<st_eng>"]}
-    return Speech2Text.from_pretrained(
-        save_model(directory, decoder_conf={"experts": experts}), maxlenratio=MAXLEN
+    directory = save_model(
+        temporary_directory(), decoder_conf={"experts": experts}, frontend_conf=RECIPE
     )
+    return Speech2Text.from_pretrained(directory, maxlenratio=MAXLEN)
 
 
 def samples() -> np.ndarray:

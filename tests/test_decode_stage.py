@@ -137,10 +137,11 @@ def test_what_cannot_be_decoded_is_named_and_the_rest_kept(stage: argparse.Names
 
 def test_options_come_from_the_config_and_the_command_line(stage: argparse.Namespace) -> None:
     assert decode.search_options(stage, []) == {"beam_size": 5, "ctc_weight": 0.3}
-    words = "--beam_size 2 --maxlenratio -5 --minlenratio=0.1 --quantize_modules Linear LSTM"
+    words = "--beam_size 2 --maxlenratio -5 --minlenratio=0.1 --penalty 1e-3"
+    words += " --quantize_modules Linear LSTM"
     assert decode.search_options(stage, [*words.split(), "--first_time_symbol", "none"]) == {
         **{"beam_size": 2, "ctc_weight": 0.3, "maxlenratio": -5, "minlenratio": 0.1},
-        **{"quantize_modules": ["Linear", "LSTM"], "first_time_symbol": None},
+        **{"penalty": 0.001, "quantize_modules": ["Linear", "LSTM"], "first_time_symbol": None},
     }
     for words, message in (("5", "inference option '5'"), ("--beam_size", "has no value")):
         with pytest.raises(DataError, match=message):
@@ -206,3 +207,24 @@ def test_the_shipped_config_has_only_options_that_are_known() -> None:
 
     config = Path(decode.__file__).parents[1] / "conf" / "decode.yaml"
     Options.of(yaml.safe_load(config.read_text(encoding="utf-8")))
+
+
+def test_a_directory_that_is_not_its_own_is_left_alone(stage: argparse.Namespace) -> None:
+    stage.out = stage.s2t_dir
+    with pytest.raises(DataError, match="model holds files but no fingerprint, so it is not stage"):
+        decode.decode(stage, [])
+    assert sorted(p.name for p in Path("model").iterdir()) == ["config.yaml", "m.pth"]
+
+
+def test_a_directory_that_is_being_emptied_is_emptied_to_the_end(tmp_path: Path) -> None:
+    prepare = decode.decode_dir.prepare
+    (tmp_path / "fingerprint.partial").write_text("killed", encoding="utf-8")
+    prepare(tmp_path, "one")
+    (tmp_path / "test" / "asr").mkdir(parents=True)
+    (tmp_path / "journal.jsonl").write_text("{}\n", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "test")
+    prepare(tmp_path, "one")
+    assert (tmp_path / "journal.jsonl").exists()
+    (tmp_path / "fingerprint").write_text("", encoding="utf-8")  # as a kill leaves it
+    prepare(tmp_path, "one")
+    assert [p.name for p in tmp_path.iterdir()] == ["fingerprint"]

@@ -198,7 +198,17 @@ def test_failures_stand_in_their_place(s2t: Speech2Text, tmp_path: Path) -> None
         next(stream)
 
 
-def test_a_batch_without_room_is_halved(s2t: Speech2Text, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cuBLAS"],
+)
+def test_a_batch_without_room_is_halved(
+    s2t: Speech2Text, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     expected = [summary(r) for r in s2t(SPEECHES, tasks=["asr", "st_eng"])]
     whole, sizes = BatchDecoder._decode_at_once, []
 
@@ -206,7 +216,7 @@ def test_a_batch_without_room_is_halved(s2t: Speech2Text, monkeypatch: pytest.Mo
         rows = sum(len(job.prompts) for job in jobs)
         sizes.append(rows)
         if rows > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         whole(self, jobs)
 
     monkeypatch.setattr(BatchDecoder, "_decode_at_once", small)
@@ -273,3 +283,27 @@ def test_ctc_is_for_transcribing_only(caplog: pytest.LogCaptureFixture) -> None:
     s2t(SPEECHES[0], tasks="st_eng")
     (record,) = caplog.records
     assert "ctc_weight 0.4 has no effect on st_eng" in record.getMessage()
+
+
+@pytest.mark.parametrize("samples", [1, 160, 400, 700, 900, 1200])
+def test_a_short_one_in_an_encoder_batch_gives_what_it_gives_alone(
+    s2t: Speech2Text, samples: int
+) -> None:
+    short = SPEECHES[0][:samples]
+    (alone,) = s2t.stream([short], on_error="return")
+    found, *others = s2t.stream([short, *SPEECHES[:2]], on_error="return", encoder_batch=3)
+    assert [type(r) for r in others] == [Result, Result]
+    assert type(found) is type(alone)
+    if isinstance(alone, Result):
+        assert summary(found) == summary(alone)
+
+
+def test_timestamps_of_the_users_choice_go_before_the_configs() -> None:
+    assert load_model(first_time_symbol="<0.10>").options.first_time_symbol == "<0.10>"
+    assert load_model().options.first_time_symbol == "<0.00>"
+
+
+@pytest.mark.parametrize("name", ["lang_sym", "bandwidth"])
+def test_as_many_values_as_recordings_are_needed(s2t: Speech2Text, name: str) -> None:
+    with pytest.raises(ValueError, match="1 values for 2 recordings; accepted is one for all, or"):
+        s2t(SPEECHES[:2], **{name: ["spa" if name == "lang_sym" else "nb"]})

@@ -198,7 +198,7 @@ def test_float32_is_the_model_as_it_was(models: dict[str, Any]) -> None:
         ({"dtype": "float16"}, "dtype 'float16' on a CPU .*accepted there: float32, bfloat16"),
         ({"quantize_dtype": "quint8"}, "quantize_dtype 'quint8'; accepted: qint8, float16"),
         ({"quantize_modules": ["Conv2d"]}, "quantize_modules 'Conv2d'; accepted: Linear, "),
-        ({"quantize_modules": "Linear"}, "is the string 'Linear'; it takes a list"),
+        ({"quantize_modules": "Linear"}, "quantize_modules is 'Linear'; accepted: a list of names"),
         ({"quantize": True, "dtype": "bfloat16"}, "quantize with dtype 'bfloat16'; accepted"),
     ],
 )

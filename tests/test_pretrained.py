@@ -179,3 +179,15 @@ def test_decoders_of_other_kinds_are_named(tmp_path: Path) -> None:
     directory = save_model(tmp_path, encoder="conformer", **other)
     with pytest.raises(ValueError, match="the decoder is a Lightweight.*; accepted: ESPnet's 'tra"):
         Speech2Text.from_pretrained(directory)
+
+
+@pytest.mark.parametrize("text", ["{", "- a", "files: [1]", "\x00"])
+def test_a_broken_list_of_files_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "meta.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"packed model '.*': its meta.yaml cannot be read"):
+        find_model(tmp_path)
+
+
+def test_random_weights_are_no_secret(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Speech2Text(directory / "config.yaml")
+    assert "model/config.yaml: no checkpoint is given, so the weights are random" in caplog.text

@@ -220,3 +220,31 @@ def test_the_name_given_stands_in_the_error(bad: Path) -> None:
 def test_a_command_that_fails(bad: Path) -> None:
     with pytest.raises(InputError, match="its command ended with status 3"):
         heard("exit 3 |")
+
+
+def test_what_a_command_writes_is_fetched_anew(tmp_path: Path, x: np.ndarray) -> None:
+    for command in (f"cat {tmp_path}/a.wav |", f"cat {tmp_path}/a.wav |#t=0,0.1"):
+        lengths = []
+        for samples in (8000, 4000):
+            soundfile.write(tmp_path / "a.wav", x[:samples], RATE)
+            lengths.append(len(heard(command)[0].x))
+        assert lengths == ([8000, 4000] if command.endswith("|") else [1600, 1600])
+
+
+def test_an_archive_that_is_written_anew_is_read_anew(tmp_path: Path, x: np.ndarray) -> None:
+    for samples in (8000, 4000):
+        whole = (x[:samples] * 32768).astype(np.int16)
+        kaldiio.save_ark(str(tmp_path / "a.ark"), {"u": (RATE, whole)})
+        assert len(heard(f"{tmp_path}/a.ark:2")[0].x) == samples
+
+
+def test_flac_of_unknown_length_is_named(tmp_path: Path, x: np.ndarray) -> None:
+    soundfile.write(tmp_path / "pipe.flac", x, RATE)
+    data = bytearray((tmp_path / "pipe.flac").read_bytes())
+    data[21] &= (
+        0xF0  # STREAMINFO's number of samples, 36 bits: 0, as an encoder leaves it on a pipe
+    )
+    data[22:26] = bytes(4)
+    (tmp_path / "pipe.flac").write_bytes(data)
+    with pytest.raises(InputError, match=r"pipe.flac': its header does not say how long it is"):
+        heard(tmp_path / "pipe.flac")

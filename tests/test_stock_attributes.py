@@ -94,3 +94,8 @@ def test_forced_and_overridden_routes_in_one_batch(monkeypatch: pytest.MonkeyPat
     y = speech(FS // 2, seed=1)
     found = s2t([X, y], bandwidth=["auto", "nb"]) + s2t([X, y], bandwidth=["nb", "auto"])
     assert [r.route for r in found] == ["wb/asr", "nb/asr", "nb/asr", "wb/asr"]
+
+
+def test_the_language_is_no_task(s2t: Speech2Text) -> None:
+    with pytest.raises(OptionError, match="'spa' is the language spoken and a task; accepted: asr"):
+        s2t(X, tasks="spa")

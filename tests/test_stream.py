@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import re
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -226,3 +228,95 @@ def test_a_stretch_too_short_for_the_encoder_is_empty_beside_others(
     for task, result in found.items():
         assert [s.text for s in result.segments] == ["", expected[task].text]
         assert result.score == pytest.approx(expected[task].score, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_an_error_of_the_caller_comes_behind_all_results(s2t: Speech2Text, count: int) -> None:
+    def items() -> Iterator[Any]:
+        yield from named(["short"] * count)
+        raise KeyError("the caller's")
+
+    names = []
+    with pytest.raises(KeyError, match="the caller's"):
+        for result in s2t.stream(items(), batch_size=2):
+            names.append(result.name)
+    assert names == [f"{n} short" for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "audio", [SILENCE, np.full(FS, np.nan, np.float32)], ids=["silence", "NaN"]
+)
+def test_what_has_no_stretches_does_not_pile_up(s2t: Speech2Text, audio: np.ndarray) -> None:
+    read, held = [], []
+
+    def items() -> Iterator[Any]:
+        yield KINDS["short"]
+        while True:  # an endless stream
+            x = audio.copy()
+            read.append(1)
+            held.append(weakref.ref(x))
+            yield x
+
+    stream = s2t.stream(items(), on_error="return", batch_size=2)
+    assert isinstance(next(stream), Result) and len(read) <= 6
+    gc.collect()
+    assert sum(x() is not None for x in held) <= 1  # the one read last
+
+
+@pytest.mark.parametrize("given", [{"a.wav": 1}, b"a.wav", io.BytesIO(b"RIFF"), 5], ids=type)
+def test_what_is_not_several_recordings_is_named(s2t: Speech2Text, given: Any) -> None:
+    for call in (s2t, s2t.stream):
+        with pytest.raises(ValueError, match=f"speech is a {type(given).__name__}; accepted: a p"):
+            call(given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": 5}, "'bad': tasks is 5; accepted: a task, or several in a list"),
+        ({"text_prev": 5}, "'bad': text_prev is a int that cannot be read"),
+        ({"text_prev": ["hola"]}, "'bad': text_prev is a list that cannot be read"),
+        ({"text_prev": np.ones((1, 2), int)}, "'bad': text_prev is a list that cannot be read"),
+        ({"text_prev": [10**6]}, r"'bad': text_prev holds token 1000000; accepted: 0 to \d+"),
+        ({"text_prev": [-1]}, "'bad': text_prev holds token -1; accepted: 0 to"),
+        ({"text_prev": "hola <sos>"}, r"'bad': text_prev holds token \d+; .* not \d+ \(<sos>\)"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_a_recording_are_its_own_error(
+    s2t: Speech2Text, settings: dict[str, Any], message: str
+) -> None:
+    items = [KINDS["short"], Speech(spoken(1), name="bad", **settings), KINDS["short"]]
+    found = list(s2t.stream(items, on_error="return"))
+    assert [type(f) for f in found] == [Result, Failure, Result]
+    assert re.search(message, str(found[1].error))
+
+
+def test_tasks_may_be_an_iterator(s2t: Speech2Text) -> None:
+    found = list(s2t.stream(named(["short", "short"]), tasks=iter(["asr", "st_eng"])))
+    assert [list(results) for results in found] == [["asr", "st_eng"]] * 2
+
+
+def test_what_was_said_before_is_for_the_first_stretch_wherever_it_begins(s2t: Speech2Text) -> None:
+    x = np.concatenate([SILENCE, long_recording()])
+    stereo = np.stack([x, np.concatenate([SILENCE[:FS], x[:-FS]])], axis=1)
+    with_, without = (
+        s2t(Speech(stereo, text_prev=t), channels="each").segments for t in ("the dog", None)
+    )
+    differ = [
+        a.score != pytest.approx(b.score, abs=1e-4) for a, b in zip(with_, without, strict=True)
+    ]
+    assert min(s.start for s in with_) > 1.0
+    first = [[s.channel for s in with_].index(channel) for channel in (1, 2)]
+    assert differ == [place in first for place in range(len(with_))]
+
+
+def test_channels_that_are_all_too_short_are_a_failure(s2t: Speech2Text) -> None:
+    tiny = np.stack([spoken(1, 160), spoken(2, 160)], axis=1)
+    (failure,) = s2t.stream([tiny], channels="each", on_error="return")
+    assert "is too short for the encoder" in str(failure.error)
+
+
+def test_decode_long_is_for_one_recording(s2t: Speech2Text) -> None:
+    with pytest.raises(ValueError, match="'array 1' is a list; accepted is a path, an array"):
+        s2t.decode_long([spoken(0)])

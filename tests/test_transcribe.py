@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_speech2text import FakeSpeech, FakeSpeech2Text, install
 
+from espnet_smoe import transcribe as command
 from espnet_smoe.cli import main
 from espnet_smoe.datadir import DataError
 from espnet_smoe.inputs import Recording, find_recordings
@@ -195,8 +197,8 @@ def test_what_is_gone_or_has_changed_is_done_again(fake: type[FakeSpeech2Text]) 
     fake.heard.clear()
     assert transcribe("calls", "--out", "o", "--format", "srt") == 0
     assert len(fake.heard) == 4
-    assert transcribe("calls", "--out", "o", "--task", "st_eng", "--format", "srt") == 0
-    assert "st_eng" in files("o")["a.srt"]
+    assert transcribe("./calls", "--out", "o", "--format", "srt") == 0  # the same by another name
+    assert len(fake.heard) == 4
 
 
 def test_other_settings_are_named_and_overwritten_on_request(
@@ -246,3 +248,92 @@ def test_recordings_are_read_as_they_are_needed(fake: type[FakeSpeech2Text]) -> 
         for key, found in outcomes(fake(), work(), progress, tasks=["asr"]):
             assert found["asr"].name == f"r{key}"
             assert len(taken) <= key + fake.window
+
+
+def test_a_file_that_holds_something_else_is_not_overwritten(
+    fake: type[FakeSpeech2Text], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert transcribe("calls/a.wav", "--out", "o") == 0
+    Path("other").mkdir()
+    Path("other/a.wav").write_text("sound", encoding="utf-8")
+    Path("o/b.txt").write_text("a reference", encoding="utf-8")
+    for options, message in (
+        (["calls/a.wav", "--task", "st_eng"], "o/a.txt: asr of .*/calls/a.wav"),
+        (["other/a.wav"], "o/a.txt: st_eng of .*/calls/a.wav"),
+        (["calls/a.wav"], "o/a.txt: asr of .*/other/a.wav"),
+        (["calls/b.FLAC"], "o/b.txt: not made by this command"),
+    ):
+        before = files("o")
+        fake.heard.clear()
+        assert transcribe(*options, "--out", "o") == 1
+        assert re.search(
+            rf"1 file\(s\) would be overwritten .* --overwrite:\n  {message}",
+            capsys.readouterr().err,
+        )
+        assert (files("o"), fake.heard) == (before, [])
+        assert transcribe(*options, "--out", "o", "--overwrite") == 0
+        assert fake.heard == options[:1] and files("o") != before
+        assert transcribe(*options, "--out", "o") == 0  # now it is this
+        assert fake.heard == options[:1]
+
+
+def test_a_file_of_an_earlier_recording_is_made_anew(fake: type[FakeSpeech2Text]) -> None:
+    assert transcribe("calls/a.wav", "--out", "o") == 0
+    Path("calls/a.wav").write_text("recorded again", encoding="utf-8")
+    assert transcribe("calls/a.wav", "--out", "o", "--format", "srt") == 0
+    fake.heard.clear()
+    assert transcribe("calls/a.wav", "--out", "o") == 0
+    assert fake.heard == ["calls/a.wav"]
+
+
+def test_trn_files_are_known_again_and_others_left_alone(
+    fake: type[FakeSpeech2Text], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given, status in (("calls", 0), ("gone.wav", 1)):
+        trn = (given, "--out", f"o {given}", "--format", "trn")
+        assert transcribe(given, "--out", f"o {given}") == status
+        assert [transcribe(*trn), transcribe(*trn)] == [status] * 2
+    assert fake.heard.count("calls/a.wav") == 1  # the text was there
+    Path("refs").mkdir()
+    Path("refs/asr.trn").write_text("a reference", encoding="utf-8")
+    assert transcribe("calls", "--out", "refs", "--format", "trn") == 1
+    assert "refs/asr.trn: not made by this command" in capsys.readouterr().err
+    assert files("refs") == {"asr.trn": "a reference"}
+
+
+def test_an_interrupted_overwriting_goes_on_by_itself(
+    fake: type[FakeSpeech2Text], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ("calls", "--out", "o", "--beam_size", "9")
+    assert transcribe("calls", "--out", "o") == 0
+    fake.heard.clear()
+    monkeypatch.setattr(fake, "stop_after", 2)
+    assert transcribe(*other, "--overwrite") == 130
+    monkeypatch.setattr(fake, "stop_after", 10**9)
+    assert transcribe(*other) == 0
+    assert len(fake.heard) == len(set(fake.heard)) == 4
+
+
+def test_an_interrupted_run_leaves_no_file_open(
+    fake: type[FakeSpeech2Text], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Watched(Folder):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr(command, "Folder", Watched)
+    monkeypatch.setattr(fake, "stop_after", 1)
+    assert transcribe("calls", "--out", "o") == 130
+    (folder,) = made
+    assert len(folder.files) == 1 and folder.journal._file is None
+
+
+def test_a_name_that_is_no_utf_8_is_written_all_the_same(fake: object) -> None:
+    name = os.fsdecode(b"calls/\xff.wav")
+    Path(name).write_text("sound", encoding="utf-8")
+    for kind in ("txt", "trn"):
+        assert transcribe(name, "--out", "o", "--format", kind) == 0
+    assert files("o")["asr.trn"] == "asr calls/?.wav (?)\n"

@@ -9,6 +9,7 @@ run that is killed goes on behind the last of them, unless the model or an optio
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from espnet_smoe.transcripts import one_line
 
 SHOWN = 5  # utterances listed in an error
 BLEND = "blend"
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 Entry = dict[str, str]  # text, score, route of an utterance and task
 
 
@@ -98,8 +100,16 @@ def parse_words(name: str, words: list[str]) -> Any:
     """What the words behind an option stand for: ESPnet has ``none`` for null, and lists."""
     if not words:
         raise DataError(f"inference option --{name} has no value; accepted is --{name} value")
-    values = [None if word.lower() == "none" else yaml.safe_load(word) for word in words]
+    values = [_value(word) for word in words]
     return values[0] if len(values) == 1 and name != "quantize_modules" else values
+
+
+def _value(word: str) -> Any:
+    if word.lower() == "none":
+        return None
+    value = yaml.safe_load(word)
+    # YAML takes 1e-3 for a text
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def plan(examples: Path, sets: list[decode_dir.TestSet], done: dict) -> Iterator[Request]:

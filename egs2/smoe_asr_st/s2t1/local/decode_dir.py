@@ -22,7 +22,7 @@ from jobs import JobError
 from make_examples import find_tasks
 from options import behind_dashes
 
-from espnet_smoe.datadir import publish_dir, read_table, write_table, write_text
+from espnet_smoe.datadir import DataError, publish_dir, read_table, write_table, write_text
 from espnet_smoe.locator import ARK_ENTRY, parse_locator
 from espnet_smoe.transcribe import digest
 
@@ -85,12 +85,28 @@ def fingerprint(args: argparse.Namespace, options: list[str], program: str) -> s
 
 
 def prepare(out: Path, current: str) -> None:
-    """Empty the directory unless it holds what was decoded with this fingerprint."""
+    """Empty the directory unless it holds what was decoded with this fingerprint.
+
+    Raises:
+        DataError: It holds something else, and no fingerprint: it is not stage 12's.
+    """
     mark = out / "fingerprint"
-    if not mark.exists() or mark.read_text(encoding="utf-8").strip() != current:
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        write_text(mark, current + "\n")
+    if mark.exists():
+        if mark.read_text(encoding="utf-8").strip() == current:
+            return
+        write_text(mark, "")  # to be emptied, also if this is killed meanwhile
+        for path in out.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != mark:
+                path.unlink()
+    elif out.exists() and any(path.name != f"{mark.name}.partial" for path in out.iterdir()):
+        raise DataError(
+            f"{out} holds files but no fingerprint, so it is not stage 12's and is not emptied; "
+            "accepted is another directory (--inference_tag)"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(mark, current + "\n")
 
 
 def inference_config(args: argparse.Namespace) -> dict[str, object]:
