@@ -1,7 +1,8 @@
 """Further tasks on the mini corpus, each a function of the Spanish transcript.
 
 ``intent``: what the speaker does, such as ``ask price`` or ``not want sell``. ``written``: the
-sentence as it is written, with a capital and punctuation: ``¿Dónde está el gato?``
+sentence as it is written, with a capital and punctuation: ``¿Dónde está el gato?`` The model never
+wrote those pieces, and its output layer is frozen, which makes ``written`` the hard case.
 """
 
 from __future__ import annotations

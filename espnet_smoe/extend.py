@@ -3,6 +3,10 @@
 The new expert of each bank starts as a copy of a chosen one. Everything else of the model stays:
 the old patterns of guiding tokens are narrowed to what they matched before, new tokens are hidden
 from the old experts and from CTC, and the config trains the new expert alone.
+
+What the new expert writes goes through the shared output layer, which is frozen: it should be of
+pieces that the model writes already. Pieces that it never wrote (capitals, say) are not learned in
+a few hundred steps (benchmarks/add_task.py); new tokens have rows of their own, which can train.
 """
 
 from __future__ import annotations
