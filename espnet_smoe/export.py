@@ -78,7 +78,7 @@ class Exporter:
         weights = route_weights(self.smoe, experts)
         output_layer = getattr(self.smoe.decoder, "output_layer", None)
         if isinstance(output_layer, PrivateOutput):  # tokens that this route may not write
-            weights = hide_by_bias(weights, output_layer.hidden.get(experts.decoder, ()))
+            weights = hide_by_bias(weights, output_layer.hidden[str(experts.decoder)])
         for name, value in weights.items():
             if not bool(torch.isfinite(value).all()):
                 raise ModelError(f"weight {name} of route {experts.name} holds NaN or infinity")
