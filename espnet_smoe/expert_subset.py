@@ -18,7 +18,7 @@ def keep_experts(args: argparse.Namespace, experts: Sequence[str]) -> Callable[[
     """Take the other experts out of a training config.
 
     Args:
-        args: The config; its ``encoder_conf`` and ``decoder_conf`` are replaced.
+        args: The config; its ``encoder_conf``, ``decoder_conf`` and ``model_conf`` are replaced.
         experts: Names; a side of which none is named keeps all of its.
 
     Returns:
@@ -56,6 +56,11 @@ def keep_experts(args: argparse.Namespace, experts: Sequence[str]) -> Callable[[
             f"experts: the model has no {', '.join(map(repr, unknown))}; accepted: "
             f"{', '.join(known) or 'none, for it has no experts'}"
         )
+
+    private = dict((args.model_conf or {}).get("private_tokens") or {})
+    if private and "decoder" in kept:  # a token whose experts are gone stays hidden from the others
+        private = {t: [n for n in names if n in kept["decoder"]] for t, names in private.items()}
+        args.model_conf = {**args.model_conf, "private_tokens": private}
 
     def is_kept(weight: str) -> bool:
         found = EXPERT.match(weight)

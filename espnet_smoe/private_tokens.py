@@ -35,7 +35,7 @@ def hidden_ids(
     """The ids that each expert may not write, sorted.
 
     Args:
-        private_tokens: Per token the experts that may write it.
+        private_tokens: Per token the experts that may write it; none: no expert may.
         token_list: The model's.
         experts: The decoder's.
 
@@ -52,7 +52,7 @@ def hidden_ids(
     for token, owners in private_tokens.items():
         if token not in ids:
             raise RoutingError(f"{OPTION}: {token!r} is not in the token list")
-        if isinstance(owners, str) or not owners:
+        if isinstance(owners, str):
             raise RoutingError(f"{OPTION}.{token} is {owners!r}; it takes a list of experts")
         unknown = [name for name in owners if name not in experts]
         if unknown:

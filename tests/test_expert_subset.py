@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from saved_model import MAXLEN, STOCK, model_directory, save_model
-from tiny import speech
+from tiny import ids, speech
 
 from espnet_smoe import Speech2Text
 from espnet_smoe.checkpoints import ModelError, read_weights, write_weights
@@ -43,6 +43,17 @@ def test_a_side_that_is_not_named_keeps_its_experts(tmp_path: Path) -> None:
     assert table.default_expert is None
     table = load(find_model(default), experts=["st"]).model.decoder.guide_table
     assert table.default_expert == "st"
+
+
+def test_tokens_of_experts_that_are_left_out_stay_hidden(tmp_path: Path) -> None:
+    private = {"<st_deu>": ["st"], "house": ["st"], "hola": ["asr"]}
+    files = find_model(save_model(tmp_path / "m", model_conf={"private_tokens": private}))
+    whole, some = load(files).model, load(files, experts=["asr"]).model
+    assert some.decoder.output_layer.hidden["asr"] == tuple(ids("<st_deu>", "house"))
+    ys = torch.tensor([ids("<sos>", "<spa>", "<asr>", "<notimestamps>", "hola")])
+    memory = torch.randn(1, 5, some.encoder.output_size())
+    scores = [model.decoder.batch_score(ys, [None], memory)[0] for model in (whole, some)]
+    assert torch.equal(*scores)
 
 
 def test_experts_that_the_model_lacks_are_named(tmp_path: Path) -> None:
