@@ -36,7 +36,14 @@ BASES = [
         stock_decoder.TransformerDecoder,
         {"experts", "expert_blocks", "default_expert"},
     ),
-    (SMoES2TModel, ESPnetS2TModel, {"trim_padding", "speech_length", "fs", "route_floor"}),
+    (
+        SMoES2TModel,
+        ESPnetS2TModel,
+        {
+            *("trim_padding", "speech_length", "fs", "route_floor"),
+            *("channels", "private_tokens", "train_only", "train_rows"),
+        },
+    ),
     (
         SMoEPreprocessor,
         S2TPreprocessor,
