@@ -30,8 +30,8 @@ def test_options_of_run_sh_exist() -> None:
     known = set(re.search(r'^options="(.*?)"', RUN_SH, re.DOTALL | re.MULTILINE)[1].split())
     lines = re.findall(r"\./run\.sh(.*)|run with `(.*?)`", README)
     named = set(re.findall(r"--(\w+)", " ".join(a or b for a, b in lines))) - {"help"}
-    espnet = {"python", "init_param", "ignore_init_mismatch"}  # options of ESPnet's programs
-    named |= set(re.findall(r"`--(\w+) ", README)) - espnet
+    espnet = {"python", "init_param", "ignore_init_mismatch", "config"}  # of ESPnet's programs
+    named |= set(re.findall(r"`--(\w+) ", README)) - espnet - cli_options()
     assert named - known == set()
     assert {"stage", "stop_stage", "corpus", "datadir", "telephone_share"} <= named
 
@@ -72,12 +72,22 @@ def test_our_python_example_runs(
     assert sorted(line.split()[0] for line in lines[-2:]) == ["calls/1.wav", "calls/2.wav"]
 
 
+def cli_options() -> set[str]:
+    texts = (p.read_text(encoding="utf-8") for p in (ROOT / "espnet_smoe").glob("cli*.py"))
+    return {option for text in texts for option in re.findall(r'"--(\w+)"', text)}
+
+
 def test_options_of_espnet_smoe_exist() -> None:
-    text = (ROOT / "espnet_smoe/cli.py").read_text(encoding="utf-8")
-    known = set(re.findall(r'"--(\w+)"', text))
-    lines = re.findall(r"espnet-smoe (?:transcribe|bandwidth|params) (.*)", README)
+    lines = re.findall(r"    espnet-smoe \w+ ((?:.*\\\n)*.*)", README)
     named = set(re.findall(r"--(\w+)", " ".join(lines)))
-    assert {"model", "task", "format", "out", "channels"} <= named <= known
+    assert {"model", "task", "format", "out", "channels", "new_token", "picture"} <= named
+    assert named <= cli_options()
+
+
+def test_commands_of_espnet_smoe_exist() -> None:
+    texts = [p.read_text(encoding="utf-8") for p in (ROOT / "espnet_smoe").glob("cli*.py")]
+    known = {name for text in texts for name in re.findall(r'add_parser\(\s*"(\w+)"', text)}
+    assert set(re.findall(r"espnet-smoe\s+(\w+)", README)) == known
 
 
 @pytest.mark.parametrize("target", ["mini", "test"])
