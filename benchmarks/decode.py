@@ -36,6 +36,7 @@ from paper_size import (
     write_model,
 )
 
+from espnet_smoe.allocator import keep_freed_memory
 from espnet_smoe.beam_search import BatchedBeamSearch
 
 
@@ -122,15 +123,20 @@ def main() -> None:
     parser.add_argument("--utts", type=int, default=64)
     parser.add_argument("--group", type=int, default=32, help="utterances searched together")
     parser.add_argument("--padded", action="store_true", help="ESPnet's class as shipped")
+    parser.add_argument(
+        "--keep_freed_memory", action="store_true", help="as `espnet-smoe transcribe` does"
+    )
     add_options(parser)
     args = parser.parse_args()
+    if args.keep_freed_memory and not keep_freed_memory():
+        parser.error("--keep_freed_memory: an environment variable settles that, or no glibc")
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as directory:
         files = write_model(args, Path(directory))
         theirs, s2t = stock(args, files), ours(args, files, batch_size=args.group)
     theirs.s2t_model.trim_padding = not args.padded
     speech = random_speech(args.utts)
-    decode_stock(theirs, speech[:1])  # warm up
+    decode_stock(theirs, speech[:1], args.padded)  # warm up
     decode_ours(s2t, speech[:2])
     rows = []
     for turn, start in enumerate(range(0, args.utts, args.group)):

@@ -127,8 +127,10 @@ def transcribe(args: argparse.Namespace) -> None:
     Raises:
         TranscriptionError: Names every recording that failed, after the others are done.
     """
+    from espnet_smoe.allocator import keep_freed_memory
     from espnet_smoe.transcribe import transcribe
 
+    keep_freed_memory()
     options = {name: getattr(args, name) for name in TRANSCRIBE_OPTIONS}
     transcribe(
         args.files,

@@ -37,7 +37,7 @@ LAYERS = [  # left to right; within a layer too
     ["new_tokens", "route_differences", "upcycle_config", "upcycle"],
     ["onnx_decode", "onnx_modules", "onnx_export"],
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
-    ["transcripts", "journal", "inputs", "outputs", "transcribe"],
+    ["allocator", "transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots", "inspect_report", "sameness", "extend"],
     ["padding_cost"],
     ["cli_export", "cli_extend", "cli_inspect", "cli_onnx", "cli_upcycle"],

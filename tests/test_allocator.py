@@ -1,0 +1,43 @@
+"""Freed memory that a program keeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from espnet_smoe.allocator import VARIABLES, keep_freed_memory
+
+BIG = 200 * 2**20
+PROGRAM = f"""
+import ctypes, sys
+from espnet_smoe.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype = ctypes.c_void_p
+first = libc.malloc({BIG})
+ctypes.memset(first, 7, {BIG})
+libc.free(ctypes.c_void_p(first))
+second = libc.malloc({BIG})
+print(ctypes.string_at(second + {BIG // 2}, 1)[0])
+"""
+
+
+def found_in_a_second_block(how: str) -> int:
+    """A byte of a large block, allocated when one full of sevens has been freed."""
+    command = [sys.executable, "-c", PROGRAM, how]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": ""})
+    return int(run.stdout)
+
+
+def test_the_second_block_takes_the_place_of_the_first() -> None:
+    assert found_in_a_second_block("keep") == 7
+    assert found_in_a_second_block("leave") == 0  # a new page of the system's
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_users_own_settings_stand(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "x")
+    assert not keep_freed_memory()
