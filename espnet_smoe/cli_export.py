@@ -25,6 +25,7 @@ def export(args: argparse.Namespace) -> None:
     from espnet_smoe.checkpoints import ModelError
     from espnet_smoe.dense_routes import choose_route, every_route
     from espnet_smoe.export import Exporter
+    from espnet_smoe.model_files import require_new
     from espnet_smoe.pretrained import ARCHIVES, find_model, load
 
     out: Path = args.out
@@ -34,8 +35,7 @@ def export(args: argparse.Namespace) -> None:
         raise ModelError("a packed model holds one checkpoint; accepted: pack or safetensors")
     if args.all and out.name.endswith(ARCHIVES):
         raise ModelError(f"out is {str(out)!r}; accepted with all: a directory")
-    if out.is_dir() and any(out.iterdir()):
-        raise ModelError(f"{str(out)!r} exists and holds something; nothing is overwritten")
+    require_new(out)
     loaded = load(find_model(args.model, model_file=args.model_file))
     model = loaded.model
     routes = every_route(model) if args.all else [choose_route(model, args.bandwidth, args.task)]

@@ -82,22 +82,17 @@ def run_layer(
         attend_self: The self-attention of normalised tokens (N, T, D).
         attend_memory: Likewise the attention to the encoder's output.
     """
-    y_NTD = layer.norm1(x_NTD) if layer.normalize_before else x_NTD
-    attended = attend_self(y_NTD)
-    if layer.concat_after:
-        x_NTD = x_NTD + layer.concat_linear1(torch.cat([y_NTD, attended], dim=-1))
-    else:
+    for norm, linear, attend in (
+        (layer.norm1, "concat_linear1", attend_self),
+        (layer.norm2, "concat_linear2", attend_memory),
+    ):
+        y_NTD = norm(x_NTD) if layer.normalize_before else x_NTD
+        attended = attend(y_NTD)
+        if layer.concat_after:
+            attended = getattr(layer, linear)(torch.cat([y_NTD, attended], dim=-1))
         x_NTD = x_NTD + attended
-    if not layer.normalize_before:
-        x_NTD = layer.norm1(x_NTD)
-    y_NTD = layer.norm2(x_NTD) if layer.normalize_before else x_NTD
-    attended = attend_memory(y_NTD)
-    if layer.concat_after:
-        x_NTD = x_NTD + layer.concat_linear2(torch.cat([y_NTD, attended], dim=-1))
-    else:
-        x_NTD = x_NTD + attended
-    if not layer.normalize_before:
-        x_NTD = layer.norm2(x_NTD)
+        if not layer.normalize_before:
+            x_NTD = norm(x_NTD)
     y_NTD = layer.norm3(x_NTD) if layer.normalize_before else x_NTD
     x_NTD = x_NTD + layer.feed_forward(y_NTD)
     return x_NTD if layer.normalize_before else layer.norm3(x_NTD)

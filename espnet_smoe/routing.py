@@ -270,9 +270,7 @@ class GuideTable:
 
     def tokens_of(self, expert: str) -> tuple[str, ...]:
         """The guiding tokens that an expert serves, in the list's order; none before `bind`."""
-        if not self._bound:
-            return ()
-        return tuple(self._tokens[i] for i, name in self._expert_of.items() if name == expert)
+        return tuple(token for token, name in self.guides.items() if name == expert)
 
     def route(
         self, tokens: torch.Tensor, *, origin: str = "text", whole_prompt: bool = True
