@@ -140,7 +140,9 @@ def test_wrong_places(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     error = refused(model, tmp_path / "m.zip", capsys, "--all")
     assert "accepted with all: a directory" in error
     (tmp_path / "m.zip").write_text("mine", encoding="utf-8")
-    assert "exists and holds something; nothing" in refused(model, tmp_path / "m.zip", capsys, *ROUTE)
+    assert "exists and holds something; nothing" in refused(
+        model, tmp_path / "m.zip", capsys, *ROUTE
+    )
     error = refused(tmp_path / "gone", tmp_path / "out", capsys, *ROUTE)
     assert "gone' does not exist" in error
 
