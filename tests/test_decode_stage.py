@@ -197,7 +197,7 @@ def test_the_route_of_the_encoder(route: str, expert: str) -> None:
 def test_a_model_without_routes_has_no_table_of_them(
     stage: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode, "encoder_expert", lambda route: "")
+    monkeypatch.setattr(decode, "encoder_expert", lambda route, known: "")
     decode.decode(stage, [])
     assert sorted(p.name for p in Path("out/test/asr").iterdir()) == ["score", "text"]
 
