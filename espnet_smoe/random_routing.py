@@ -15,9 +15,11 @@ utterance's first to its last that is not zero:
   one or two frames more where its batch has longer ones. So the model tells the decoder whose
   encoder outputs are whose (`RandomTransformerDecoder.remember`).
 
-Its limits: utterances of one length share a route, copies of one recording at several speeds or
-through a simulated telephone have routes of their own, and what changes the audio anew in every
-epoch at its very ends (``narrowband_prob``, noise, reverberation) can change the route.
+Its limits: utterances of one length share a route; copies of one recording at several speeds or
+through a simulated telephone have routes of their own; the samples have to be the same, so audio
+that is resampled or rounded in another way than the training data were may get another route; and
+what changes the audio anew in every epoch (``narrowband_prob``, noise, reverberation) can do so at
+its very ends.
 
 Shape letters: B utterances, N samples, S encoder frames, T tokens, D model dimension.
 """

@@ -28,6 +28,7 @@ from espnet_smoe.experts import param_counts
 
 import check_config  # isort: skip  (stage_data puts the recipe's local/ on the path)
 import train_bbpe  # isort: skip
+from study_config import merge_system  # isort: skip
 
 SHIPPED = sorted((RECIPE / "conf").glob("train_*.yaml"))
 TINY = REPOSITORY / "tests" / "data" / "train_tiny.yaml"
@@ -262,8 +263,11 @@ def stage_8(
     monkeypatch.chdir(data)
     config_path = tmp_path / "train.yaml"
 
-    def run(examples: Path = data / "s2t" / "train", **changes: Any) -> tuple[int, str]:
-        config = read(TINY)
+    def run(
+        examples: Path = data / "s2t" / "train", system: str = "encdec_smoe", **changes: Any
+    ) -> tuple[int, str]:
+        systems = RECIPE / "conf" / "study" / "systems"
+        config = merge_system(read(TINY), read(systems / f"{system}.yaml"))
         for name, options in changes.items():
             config[name].update(options)
         config_path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -287,6 +291,25 @@ def test_stage_8_runs_every_route_forward_and_backward(
     assert "forward and backward on 8 examples: loss_ctc" in out
     for route in ("asr_wb", "asr_nb", "st_wb", "st_nb"):
         assert f"loss_att_{route} " in out
+
+
+@pytest.mark.parametrize(
+    ("system", "figures"),
+    [
+        ("learned_moe", ["loss_att"]),
+        ("bandwidth_embedding", ["loss_att_wb", "loss_att_nb"]),
+        ("random_routes", ["loss_att_d0_e0", "loss_att_d1_e1"]),
+    ],
+)
+def test_stage_8_runs_what_smoe_is_compared_with(
+    stage_8: Callable[..., tuple[int, str]], system: str, figures: list[str]
+) -> None:
+    status, out = stage_8(system=system)
+    assert status == 0, out
+    assert all(f"{figure} " in out for figure in figures)
+    status, error = stage_8(system=system, preprocessor_conf={"speech_length": 9})
+    assert status == 1
+    assert "model_conf has speech_length 8" in error
 
 
 @pytest.mark.parametrize(

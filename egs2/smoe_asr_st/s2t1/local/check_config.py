@@ -110,7 +110,7 @@ def main() -> int:
                 if all(p.grad is None for p in expert.parameters())
             }
         )
-        if idle:
+        if idle and args.model != "smoe_random":  # by chance, few examples may miss one
             raise DataError(
                 f"no example of the training set reaches expert(s) {', '.join(idle)}: they would "
                 "stay untrained. Leave them out of the config, or add such data (run.sh's "
