@@ -117,6 +117,7 @@ class TagTable:
 
     def __init__(self, names: Sequence[str], *, option: str) -> None:
         self.names = check_expert_names(names, option=option)
+        self.option = option
         if BLEND in self.names:
             raise RoutingError(
                 f"{option} names an expert {BLEND!r}, which stands for several experts; choose "
