@@ -65,8 +65,9 @@ def mixed_scores(
     """Corpus figures when each utterance is decoded the second way with some probability.
 
     For WER, CER and accuracy, whose denominators do not depend on the texts, the value is the
-    expected one exactly; for BLEU and chrF it is the figure of the expected counts. With one seed,
-    the utterances that are decoded the second way at a small share are so at every larger one.
+    expected one exactly; for BLEU and chrF it is the figure of the expected counts, which says
+    nothing where hardly any 4-gram matches. With one seed, the utterances that are decoded the
+    second way at a small share are so at every larger one.
 
     Args:
         metric: One of `espnet_smoe.scoring.METRICS`.

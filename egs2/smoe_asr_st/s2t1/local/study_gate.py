@@ -8,23 +8,26 @@ much the choice tells of the bandwidth, of the task and of the speaker: normalis
 information, against what chance gives when whole utterances get other labels
 (`espnet_smoe.mutual_information`).
 
-Labels are exchanged within what is otherwise equal, where the sets have it: bandwidths among the
-copies of a sentence, tasks among the examples of an utterance. The encoder hears no task, so its
-choices tell nothing of it: that row is a control. In a decoder the tasks differ in language too, so
-a gate that follows words tells of the task.
+Labels belong to what is independent, and the rest of it is added up: a bandwidth to an utterance, a
+task and a speaker to a sentence. Where most sentences are there with several values of a label,
+values are exchanged within a sentence. The encoder hears no task, so its choices tell nothing of
+it: that row is a control. In a decoder the tasks differ in language too, so a gate that follows
+words tells of the task.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from study_gate_section import plot, section
-from study_testsets import RATE, Utterance, get_parser, load_model, read_sets, run
+from study_gate_section import LABELS, plot, section
+from study_program import get_parser, load_model, run
+from study_testsets import RATE, Utterance, read_sets
 
 from espnet_smoe.audio_reader import read_value
 from espnet_smoe.datadir import DataError
@@ -98,45 +101,59 @@ def run_through(loaded: Any, rows: Sequence[Row]) -> dict[str, np.ndarray]:
     return counts
 
 
-def strata_of(rows: Sequence[Row], label: str) -> list[Hashable] | None:
-    """Within what labels are exchanged; None where it holds one label each."""
-    if label == "bandwidth":
-        strata: list[Hashable] = [(r.utterance.sentence, r.task) for r in rows]
-        values = [r.utterance.bandwidth for r in rows]
-    else:
-        strata, values = [r.utterance.key for r in rows], [r.task for r in rows]
-    kinds: dict[Hashable, set[str]] = {}
-    for stratum, value in zip(strata, values, strict=True):
-        kinds.setdefault(stratum, set()).add(value)
-    several = sum(len(found) > 1 for found in kinds.values())
-    return strata if several > len(kinds) / 2 else None
+class Units(NamedTuple):
+    """What a label belongs to: everything else of it is added up, since it is not independent."""
+
+    counts_UE: np.ndarray
+    labels: list[str]
+    sentences: list[Hashable]
+
+    @property
+    def within_sentences(self) -> bool:
+        """Whether most sentences are there with several labels."""
+        kinds = Counter(sentence for sentence, _ in {*zip(self.sentences, self.labels,
+                                                          strict=True)})  # fmt: skip
+        return sum(n > 1 for n in kinds.values()) > len(kinds) / 2
+
+
+def units_of(counts_UE: np.ndarray, rows: Sequence[Row], label: str) -> Units | None:
+    """The units of a label; None where it has one value, or is not known for all.
+
+    The tasks of an utterance share its audio, and the copies of a sentence its words: so a
+    bandwidth belongs to an utterance, a task to a sentence, a speaker to a sentence.
+    """
+    sentences = [r.utterance.sentence for r in rows]
+    values = {
+        "bandwidth": [r.utterance.bandwidth for r in rows],
+        "task": [r.task for r in rows],
+        "speaker": [r.utterance.speaker for r in rows],
+    }[label]
+    if None in values or len(set(values)) < 2:
+        return None
+    total, keys = summed(counts_UE, list(zip(sentences, values, strict=True)))
+    return Units(total, [key[1] for key in keys], [key[0] for key in keys])
 
 
 def examine(
     counts_UE: np.ndarray, rows: Sequence[Row], permutations: int, seed: int
 ) -> dict[str, Any]:
-    """What one bank's choices tell."""
-    options = {"permutations": permutations, "seed": seed}
+    """What one bank's choices tell of each label."""
     found: dict[str, Any] = {}
-    for label, values in (
-        ("bandwidth", [r.utterance.bandwidth for r in rows]),
-        ("task", [r.task for r in rows]),
-    ):
-        if len(set(values)) < 2:
+    for label in LABELS:
+        units = units_of(counts_UE, rows, label)
+        if units is None:
             continue
-        strata = strata_of(rows, label)
-        told = dependence(counts_UE, values, strata=strata, **options).as_dict()
+        strata = units.sentences if units.within_sentences else None
+        told = dependence(
+            units.counts_UE, units.labels, strata=strata, permutations=permutations, seed=seed
+        )
         shares = {}
-        for value in dict.fromkeys(values):
-            members = counts_UE[[v == value for v in values]].sum(axis=0)
+        for value in dict.fromkeys(units.labels):
+            members = units.counts_UE[[v == value for v in units.labels]].sum(axis=0)
             shares[value] = (members / members.sum()).tolist()
-        found[label] = {**told, "within": strata is not None, "shares": shares}
-    speakers = {r.utterance.sentence: r.utterance.speaker for r in rows}
-    if all(speakers.values()) and len(set(speakers.values())) > 1:
-        # the copies and tasks of a sentence are one voice: they stay together
-        whole, sentences = summed(counts_UE, [r.utterance.sentence for r in rows])
-        voices = [speakers[str(sentence)] for sentence in sentences]
-        found["speaker"] = dependence(whole, voices, **options).as_dict()
+        found[label] = {**told.as_dict(), "within_sentences": strata is not None}
+        if label != "speaker":
+            found[label]["shares"] = shares
     return found
 
 

@@ -31,7 +31,8 @@ from typing import Any
 
 import numpy as np
 from study_gradients_section import plot, section
-from study_testsets import RATE, get_parser, load_model, run
+from study_program import get_parser, load_model, run
+from study_testsets import RATE
 
 from espnet_smoe.audio_reader import read_value
 from espnet_smoe.bandwidth import BANDWIDTHS
@@ -146,15 +147,22 @@ def parts_told(grams: Mapping[Part, np.ndarray]) -> dict[tuple[str, str, int | N
     for side, module in dict.fromkeys((p.side, p.module) for p in grams):
         some = [g for p, g in grams.items() if (p.side, p.module) == (side, module)]
         told[side, module, None] = together(some)
-    for side in dict.fromkeys(p.side for p in grams):
-        told[side, "all", None] = together(g for p, g in grams.items() if p.side == side)
+    for side in ("encoder", "decoder"):
+        some = [g for p, g in grams.items() if p.side == side]
+        if some:
+            told[side, "all", None] = together(some)
     told["model", "all", None] = together(grams.values())
     return told
 
 
 def summary(pulls: Sequence[Pull]) -> dict[str, Any] | None:
-    """Means over rounds, with intervals; None where the batches do not touch a part."""
+    """Means over rounds, with intervals.
+
+    None where batches do not touch a part, or each kind its own half of it (experts).
+    """
     if any(not np.isfinite([p.across, p.within]).all() for p in pulls):
+        return None
+    if all(p.across == 0.0 for p in pulls):
         return None
     found: dict[str, Any] = {"rounds": len(pulls)}
     for name, values in (
@@ -211,7 +219,7 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
     cells = [Cell(*key) for key in product(tasks, bands, range(COPIES))]
     if not combinations(cells):
         raise DataError(f"{directory} has one task and one bandwidth: nothing to compare")
-    files = args.model_files.split() or [args.model_file]
+    files = " ".join(args.model_files).split() or [args.model_file]
     loaded = load_model(args, files[0])
     checkpoints = []
     for name in files:
@@ -231,7 +239,7 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
 def get_options() -> argparse.ArgumentParser:
     parser = get_parser(__doc__)
     parser.add_argument(
-        "--model_files", default="", help="checkpoints, in order; default: --model_file alone"
+        "--model_files", nargs="+", default=[], help="checkpoints; default: --model_file alone"
     )
     parser.add_argument("--rounds", type=int, default=12, help="draws of batches")
     parser.add_argument("--seconds", type=float, default=20.0, help="of audio in a batch")

@@ -67,9 +67,9 @@ def section(results: list[dict[str, Any]]) -> str:
     last = latest(groups)
     lines: dict[tuple[str, ...], list[str]] = {}
     for case, rows in groups.items():
-        # single layers are in the picture, earlier checkpoints for the whole model only
-        whole = case.place == "whole model"
-        if case.layer is not None or (case.checkpoint != last[case.model] and not whole):
+        # single layers are in the picture; what is earlier, or of one loss, is told as a whole
+        told_as_a_whole = case.checkpoint != last[case.model] or case.loss != "total"
+        if case.layer is not None or (told_as_a_whole and case.module != "all"):
             continue
         key = (case.model, case.checkpoint, case.place, case.loss)
         cells = lines.setdefault(key, ["-"] * 3 * len(COMPARISONS))
@@ -163,14 +163,18 @@ def draw_layers(axis: Any, groups: Groups) -> None:
     kinds = list(dict.fromkeys((c.side, c.module) for c in groups if c.module != "all"))
     layers = sorted({c.layer for c in groups if c.layer is not None})
     values = np.full((len(kinds), len(layers) + 1), np.nan)
+    texts = []
     for case, rows in groups.items():
         if (case.side, case.module) in kinds:
             column = len(layers) if case.layer is None else layers.index(case.layer)
             y = kinds.index((case.side, case.module))
             values[y, column] = figure_of(rows, "difference").value
             text = f"{values[y, column]:.2f}{mark(rows)}"
-            axis.text(column, y, text, ha="center", va="center", fontsize=6)
+            texts.append((column, y, text))
     bound = max(0.05, float(np.nanmax(np.abs(values))) if values.size else 0.05)
+    for x, y, text in texts:
+        colour = "white" if abs(values[y, x]) > 0.6 * bound else "black"
+        axis.text(x, y, text, ha="center", va="center", fontsize=6, color=colour)
     axis.imshow(values, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
     axis.set_yticks(range(len(kinds)), [" ".join(kind) for kind in kinds], fontsize=7)
     axis.set_xticks(range(len(layers) + 1), [*map(str, layers), "all"], fontsize=7)

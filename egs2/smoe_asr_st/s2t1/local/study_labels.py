@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from label_noise import FALLBACK, MISSING, WRONG, corrupt_examples
 from study_labels_section import DEFAULT_TASK, NO_TOKEN, plot, section
+from study_program import get_parser, load_speech2text, run
 from study_sections import proportion
 from study_testsets import (
     NORMALISATION,
@@ -32,10 +33,7 @@ from study_testsets import (
     cells,
     counts_of,
     decode,
-    get_parser,
-    load_speech2text,
     read_sets,
-    run,
     takes_bandwidth,
 )
 
@@ -162,9 +160,9 @@ def measured_score(
 def experiment(args: argparse.Namespace) -> dict[str, Any]:
     """Decode, and mix."""
     utterances, tasks = read_sets(args.examples, args.sets.split(), args.tasks.split(), args.limit)
-    shares = [float(share) for share in args.shares.split()]
+    shares = [float(share) for share in " ".join(args.shares).split()]
     if any(not 0.0 <= share <= 1.0 for share in shares):
-        raise DataError(f"--shares {args.shares}; accepted: 0 to 1")
+        raise DataError(f"--shares {' '.join(args.shares)}; accepted: 0 to 1")
     texts = decode_all(load_speech2text(args), utterances, tasks, args.missing_task)
     rows, meter = [], []
     for task in tasks:
@@ -198,7 +196,7 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
 
 def get_options() -> argparse.ArgumentParser:
     parser = get_parser(__doc__)
-    parser.add_argument("--shares", default=" ".join(map(str, SHARES)))
+    parser.add_argument("--shares", nargs="+", default=[*map(str, SHARES)], help="0 to 1")
     parser.add_argument(
         "--missing_task",
         choices=[DEFAULT_TASK, NO_TOKEN],

@@ -73,9 +73,12 @@ def section(results: list[dict[str, Any]]) -> str:
     groups = grouped(results)
     shares = [share for share in results[0]["shares"] if share]
     header = ["model", "test set", "task", "label", "right", *map(percent, shares), "from"]
-    lines = []
+    lines, idle = [], []
     for case, rows in groups.items():
         changes = changes_of(rows)
+        if not any((f.value, f.low, f.high) != (0.0, 0.0, 0.0) for f in changes.values()):
+            idle.append(f"{case.label} {case.noise} for {case.task} on {case.place} ({case.model})")
+            continue
         right = sum(r["shares"][0]["value"] - r["shares"][0]["difference"] for r in rows)
         marked = [f"{changes[s].value:+.2f}{'*' if changes[s].significant else ''}" for s in shares]
         title = TITLES[metrics_for(case.task)[0]]
@@ -89,7 +92,8 @@ def section(results: list[dict[str, Any]]) -> str:
     text += [
         "Change of the score where that share of the utterances carries such a label; * marks a "
         "95 % interval without 0; 'from' is the smallest share from which on it is without 0 (of "
-        f"this many utterances). Missing task: {missing_words(results)}.",
+        f"this many utterances). Missing task: {missing_words(results)}. "
+        f"No text changes by: {', '.join(idle) or 'none of the kinds that were tried'}.",
         "",
         *meter_table(results),
         "",

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from study_program import get_parser, load_speech2text, run
 from study_routes_section import BOTH, DECODER, ENCODER, RIGHT, plot, section
 from study_sections import proportion
 from study_testsets import (
@@ -23,10 +24,7 @@ from study_testsets import (
     Utterance,
     cells,
     decode,
-    get_parser,
-    load_speech2text,
     read_sets,
-    run,
     takes_bandwidth,
     training_texts,
 )

@@ -57,10 +57,11 @@ def rate_of(rows: Sequence[Mapping[str, Any]], failure: str) -> Figure:
 
 def section(results: list[dict[str, Any]]) -> str:
     """Markdown: a table, what it says, the command."""
-    titles = [name.replace("_", " ") for name in TOLD]
+    groups = grouped(results)
+    seen = [name for name in TOLD if any(rate_of(rows, name).value for _, rows in groups)]
+    titles = [name.replace("_", " ") for name in seen]
     header = ["model", "test set", "task", "swapped", "right", "change", *titles]
     lines = []
-    groups = grouped(results)
     for case, rows in groups:
         metric = metrics_for(case.task)[0]
         own = [row["metrics"][metric] for row in rows]
@@ -71,13 +72,14 @@ def section(results: list[dict[str, Any]]) -> str:
                 *(case.model, case.place, case.task_label),
                 *("nothing" if case.condition == RIGHT else case.condition,),
                 *(f"{TITLES[metric]} {right:.2f}", change),
-                *(rate_of(rows, failure).plain(1) for failure in TOLD),
+                *(rate_of(rows, failure).plain(1) for failure in seen),
             ]
         )
     text = ["### Routing correctness", "", *markdown_table(header, lines), ""]
     text += [
         "Change: paired by utterance, with its 95 % bootstrap interval; failures: percent of the "
-        "utterances, with 95 % Wilson intervals.",
+        "utterances, with 95 % Wilson intervals. Not once: "
+        f"{', '.join(n.replace('_', ' ') for n in TOLD if n not in seen) or 'none of them'}.",
         "",
         f"{verdict(groups, ENCODER)} {verdict(groups, DECODER)}",
         "",

@@ -73,10 +73,10 @@ def closing(results: Sequence[Mapping[str, Any]]) -> list[str]:
             "widest that theirs span.",
             "",
         ]
-    commands = dict.fromkeys(str(r["command"]) for r in results if r.get("command"))
-    fallback = dict.fromkeys(f"python {r['program']} --s2t_dir .../{r['model']}" for r in results)
+    commands = dict.fromkeys(str(r["command"]) for r in results)
     commits = dict.fromkeys(str(r["commit"]) for r in results if r.get("commit"))
-    lines.append("Command: " + "; ".join(f"`{c}`" for c in commands or fallback) + ".")
+    more = f" (and {len(commands) - 1} more, of the other models and seeds)"
+    lines.append(f"Command: `{next(iter(commands))}`{more if len(commands) > 1 else ''}.")
     if commits:
         lines.append(f"Commit: {', '.join(commits)}.")
     return lines

@@ -1,26 +1,18 @@
-"""What the study's experiment programs share: options, test sets, decoding, and tables of results.
-
-An experiment runs on a trained model and writes one JSON. Several JSONs of one experiment (models,
-seeds) become a section of text and pictures: `section(results)` and `plot(results, directory)`.
-"""
+"""Test sets, and decoding them with a trained model, for the study's experiments."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import decode_dir
 from score import reference_files
 
 from espnet_smoe.audio_reader import read_value
 from espnet_smoe.bandwidth import BANDWIDTHS, BandwidthEstimate
-from espnet_smoe.datadir import DataError, read_table, require_same_keys, write_text
-from espnet_smoe.scoring import SEED, prepared, utterance_counts
+from espnet_smoe.datadir import DataError, read_table, require_same_keys
+from espnet_smoe.scoring import prepared, utterance_counts
 
 RATE = 16000  # Hz, of what is decoded
 NORMALISATION = "nfc_ws"  # stage 13's
@@ -53,8 +45,10 @@ class Utterance:
 
     @property
     def sentence(self) -> str:
-        """The id without the set: the two copies of a sentence share it."""
-        return self.key.partition("/")[2]
+        """What the wideband and the narrowband copy of a sentence share: set and utterance."""
+        return (
+            f"{self.test_set.removesuffix('_wb').removesuffix('_nb')}/{self.key.partition('/')[2]}"
+        )
 
 
 def read_sets(
@@ -202,51 +196,6 @@ def training_texts(directory: Path) -> dict[str, list[str]]:
     return texts
 
 
-def get_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every experiment has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--s2t_dir", type=Path, required=True, help="the trained model's directory")
-    parser.add_argument("--model_file", default="valid.acc.ave.pth")
-    parser.add_argument("--examples", type=Path, required=True, help="stage 4's output")
-    parser.add_argument("--sets", required=True, help="test sets, separated by spaces")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON to write")
-    parser.add_argument("--tasks", default="", help="default: those with references in every set")
-    parser.add_argument("--config", type=Path, default=Path("conf/decode.yaml"))
-    parser.add_argument("--train_set", default="train", help="of --examples")
-    parser.add_argument("--seed", type=int, default=SEED, help="of bootstrap and draws")
-    parser.add_argument("--limit", type=int, help="first so many utterances of each set")
-    return parser
-
-
-def load_speech2text(args: argparse.Namespace) -> Any:
-    """The model, decoding with the options of stage 12."""
-    from espnet_smoe.transcribe import quietly
-
-    options = decode_dir.inference_config(args)
-    if not decode_dir.has_ctc(args.s2t_dir):
-        options.pop("ctc_weight", None)
-    with quietly():
-        from espnet_smoe.inference import Speech2Text
-
-        return Speech2Text.from_pretrained(args.s2t_dir, model_file=args.model_file, **options)
-
-
-def load_model(args: argparse.Namespace, model_file: str | None = None) -> Any:
-    """The model itself, in eval mode (`espnet_smoe.pretrained.Pretrained`).
-
-    Args:
-        args: The options.
-        model_file: Another checkpoint than theirs.
-    """
-    from espnet_smoe.transcribe import quietly
-
-    with quietly():
-        import espnet_smoe  # noqa: F401  (makes ESPnet know the names)
-        from espnet_smoe.pretrained import find_model, load
-
-        return load(find_model(args.s2t_dir, model_file=model_file or args.model_file))
-
-
 def takes_bandwidth(model: Any) -> bool:
     """Whether the encoder does something else for each of both bandwidths that it is told."""
     from espnet_smoe.encoder import RoutedEncoder
@@ -258,37 +207,3 @@ def takes_bandwidth(model: Any) -> bool:
         and getattr(type(model), "encoder_route", None) is SMoES2TModel.encoder_route
         and set(BANDWIDTHS) <= set(encoder.expert_names)
     )
-
-
-def run(
-    study: str,
-    experiment: Callable[[argparse.Namespace], dict[str, Any]],
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Run an experiment and write its JSON; returns the exit status.
-
-    Args:
-        study: Its name, which the JSON holds.
-        experiment: Gives the JSON's content.
-        parser: Its options.
-        argv: The command line; None: the process's.
-    """
-    args = parser.parse_args(argv)
-    try:
-        found = experiment(args)
-        head = {
-            "study": study,
-            "model": args.s2t_dir.name,
-            "model_file": args.model_file,
-            "sets": args.sets.split(),
-            "program": f"local/study_{study}.py",
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**head, **found}, indent=1, ensure_ascii=False)
-        write_text(args.out, text + "\n")
-    except (ValueError, OSError) as error:
-        print(f"study_{study}.py: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: written")
-    return 0
