@@ -40,6 +40,7 @@ LAYERS = [  # left to right; within a layer too
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots", "inspect_report", "sameness", "extend"],
     ["padding_cost"],
+    ["swaps", "teacher_forcing", "failures", "mixing", "mutual_information", "gradient_cosines"],
     ["cli_export", "cli_extend", "cli_inspect", "cli_onnx", "cli_upcycle"],
     ["cli"],
 ]
