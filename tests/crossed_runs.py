@@ -10,7 +10,7 @@ import numpy as np
 from espnet_smoe.paired import Comparison, Runs, SeedVariance, compare, residual_variance
 
 WORDS = 40  # of an utterance
-RESAMPLES = 200
+RESAMPLES = 100
 
 
 @dataclass(frozen=True)
