@@ -58,11 +58,11 @@ def parse_training_log(lines: Iterable[str]) -> Curves:
     return curves
 
 
-def read_training_logs(expdir: str | Path) -> Curves:
-    """Read ``train.log`` and the older logs (``train.1.log``, ...) that ESPnet rotates away.
+def training_logs(expdir: str | Path) -> list[Path]:
+    """``train.log`` behind the older logs (``train.1.log``, ...) that ESPnet rotates away.
 
     Raises:
-        DataError: There is no log, or no epoch ended in it. Names the file.
+        DataError: There is none.
     """
     expdir = Path(expdir)
     rotated = [p for p in expdir.glob("train.*.log") if p.name.split(".")[1].isdigit()]
@@ -70,12 +70,25 @@ def read_training_logs(expdir: str | Path) -> Curves:
     logs = [path for path in (*rotated, expdir / "train.log") if path.is_file()]
     if not logs:
         raise DataError(f"{expdir / 'train.log'}: no such file; stage 11 (train) writes it")
-    lines: list[str] = []
-    for path in logs:
-        lines += path.read_text(encoding="utf-8", errors="replace").splitlines()
-    curves = parse_training_log(lines)
+    return logs
+
+
+def log_lines(expdir: str | Path) -> list[str]:
+    """The lines of all of a training's logs, oldest first; errors are those of `training_logs`."""
+    texts = (p.read_text(encoding="utf-8", errors="replace") for p in training_logs(expdir))
+    return [line for text in texts for line in text.splitlines()]
+
+
+def read_training_logs(expdir: str | Path) -> Curves:
+    """Read what the epochs of a training reported.
+
+    Raises:
+        DataError: There is no log, or no epoch ended in it. Names the file.
+    """
+    curves = parse_training_log(log_lines(expdir))
     if not curves:
-        raise DataError(f"{logs[-1]}: holds no line '<n>epoch results: [train] ...'")
+        last = training_logs(expdir)[-1]
+        raise DataError(f"{last}: holds no line '<n>epoch results: [train] ...'")
     return curves
 
 

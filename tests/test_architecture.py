@@ -39,6 +39,7 @@ LAYERS = [  # left to right; within a layer too
     ["results", "stitching", "decoding", "items", "stock_attributes", "inference"],
     ["transcripts", "journal", "inputs", "outputs", "transcribe"],
     ["convert", "scoring", "plots", "inspect_report", "sameness", "extend"],
+    ["paired", "power"],
     ["padding_cost"],
     ["swaps", "teacher_forcing", "failures", "mixing", "mutual_information", "gradient_cosines"],
     ["cli_export", "cli_extend", "cli_inspect", "cli_onnx", "cli_upcycle"],

@@ -63,6 +63,8 @@ timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has
 s2t_config=             # default: the corpus's own, else conf/train_encdec_smoe_conformer.yaml
 s2t_args=               # further options of espnet2.bin.s2t_train
 s2t_tag=                # default: the config's name
+stats_dir=              # feature statistics, which models of equal features may share. default:
+                        # <expdir>/stats_<s2t_tag>
 mixed_batches=false     # true: batches mix tasks too
 route_temperature=1     # T: share of a route (task and bandwidth) ~ examples^(1/T); inf: equal
 route_floor=0.02        # share of training below which stage 6 warns of a route
@@ -75,6 +77,7 @@ allow_speaker_overlap=  # true: speakers may be in training and test. default: f
 
 # Decoding and scoring
 inference_config=conf/decode.yaml
+tasks=                  # tasks to decode and score between spaces; default: those with references
 inference_args=         # further options: those of espnet2.bin.s2t_inference's search, and others
                         # of espnet_smoe.Speech2Text
 stock_decode=false      # true: decode with espnet2.bin.s2t_inference itself, nj processes at a time
@@ -89,9 +92,9 @@ options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir n
 train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec telephone_level
 telephone_noise on_conflict fs audio_format speed_perturb_factors min_seconds max_seconds nbpe
 bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches route_temperature route_floor
-check_samples accept_faults allow_speaker_overlap train_threads inference_config inference_args
-stock_decode decode_threads inference_model inference_tag route_override text_normalisation
-hf_repo"
+check_samples accept_faults allow_speaker_overlap train_threads stats_dir tasks inference_config
+inference_args stock_decode decode_threads inference_model inference_tag route_override
+text_normalisation hf_repo"
 command="./run.sh$([ $# = 0 ] || printf ' %q' "$@")"
 . local/parse_options.sh
 
@@ -178,7 +181,7 @@ train_threads=${train_threads:-${processors}}
 decode_threads=${decode_threads:-${processors}}
 
 s2t_dir=${expdir}/s2t_${s2t_tag}
-stats_dir=${expdir}/stats_${s2t_tag}
+stats_dir=${stats_dir:-${expdir}/stats_${s2t_tag}}
 token_dir=${datadir}/token_list_${bpemode}${nbpe}
 decode_dir=${s2t_dir}/${inference_tag}
 examples=${dumpdir}/s2t
@@ -343,7 +346,7 @@ if runs 12; then
     else
         decoder="${cpu_settings} OMP_NUM_THREADS=${decode_threads} ${python} local/decode.py"
     fi
-    ${decoder} --out "${decode_dir}" --examples "${examples}" \
+    ${decoder} --out "${decode_dir}" --examples "${examples}" --tasks "${tasks}" \
         --sets "${decode_sets}" --s2t_dir "${s2t_dir}" --model "${inference_model}" \
         --config "${inference_config}" --audio_type "${audio_type}" --nj "${nj}" --ngpu "${ngpu}" \
         --python "${python}" --route_override "${route_override}" -- ${inference_args}
@@ -352,8 +355,8 @@ fi
 if runs 13; then
     log "Stage 13: score"
     ${python} local/score.py --decode_dir "${decode_dir}" --raw "${examples}" \
-        --test_sets "${test_sets}" --expdir "${s2t_dir}" --command "${command}" \
-        --text_normalisation "${text_normalisation}"
+        --test_sets "${test_sets}" --tasks "${tasks}" --expdir "${s2t_dir}" \
+        --command "${command}" --text_normalisation "${text_normalisation}"
     log "The model: ${PWD}/${s2t_dir}/${inference_model}"
 fi
 

@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""STUDY.md from the JSONs under study/results alone: nothing is trained, nothing else is read."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import study_plots
+import study_tables as tables
+from study_analysis import Row, corpora_of, power_rows, rows_of
+from study_results import Result, read_json, read_results
+
+from espnet_smoe.datadir import DataError, write_text
+
+PLAN = "power.json"
+EXPERIMENTS = "experiments"
+MORE_SEEDS = (5, 10)
+
+READING = """\
+Figures are means over seeds of the corpus WER or BLEU. A change is that of a system against
+`{base}` on the same utterances and seeds (a seed is the same order of the same batches for both);
+relative changes are of geometric means. "all" has both copies of each sentence, narrowband and
+wideband, drawn together.
+
+Intervals are at 95 %. "change", "relative change", p and the verdict are of a paired analysis in
+which seeds and utterances are crossed: what the choice of utterances does to all seeds alike is
+from a paired bootstrap over utterances (1000 resamples, the same for all systems, seeds and
+bandwidths), the seeds' part of the variance is pooled over the systems of the corpus, and the
+quantile is Student's (`espnet_smoe/paired.py`; Obuchowski and Rockette 1995, Hillis 2007).
+"bootstrap" is the percentile interval of a paired bootstrap that resamples both utterances and
+seeds: with few seeds it is too narrow where seeds matter and too wide where single utterances do,
+and no verdict rests on it. The table of seeds has each seed's change, and the t-interval from a
+pair's own seeds without pooling.
+
+A claim is about systems as far as seeds are in it. †: no seed's variance is known; the interval is
+over utterances only and speaks of these trained models.
+"""
+
+POWER = """\
+The smallest relative improvement that 80 % of such studies would find significant at 5 %
+(two-sided, one comparison).
+"""
+
+
+def markdown(results: Sequence[Result], args: argparse.Namespace, plots: Path) -> str:
+    """The whole of STUDY.md; writes the pictures it shows."""
+    corpora = corpora_of(results)
+    rows = {corpus: rows_of(found, args.base) for corpus, found in corpora.items()}
+    lines = ["# Study", ""]
+    lines += [
+        f"Printed by `python local/study_report.py {args.results} --out {args.out}` from the "
+        f"{len(results)} results there; see docs/study.md.",
+        "",
+        *READING.format(base=args.base).splitlines(),
+        "",
+        "## What was run",
+        "",
+        *tables.run_table(corpora),
+        *commits(corpora),
+        "## What the test sets can show",
+        "",
+        *POWER.splitlines(),
+        "",
+        *power_section(corpora, args),
+        "## Results",
+        "",
+    ]
+    for corpus in corpora:
+        lines += corpus_section(corpus, rows[corpus], args, plots)
+    lines += ["## The paper's improvements beside ours", ""]
+    lines += ["Relative change against Base; the paper's are without intervals.", ""]
+    lines += tables.paper_table(rows)
+    lines += ["## Parameters and time", ""]
+    lines += [
+        "Training: the updates alone (no start-up, no validation), by ESPnet's log. Decoding: "
+        "stage 12, start-up included. Mean [lowest, highest] over runs, one thread each; several "
+        "runs at a time slow each other down, and times of different machines are not comparable.",
+        "",
+        *tables.efficiency_table(corpora, args.base),
+    ]
+    study_plots.plot_efficiency(corpora, plots / "efficiency.png")
+    lines += [picture(plots / "efficiency.png", args), ""]
+    lines += experiment_sections(args, plots)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def commits(corpora: Mapping[str, Sequence[Result]]) -> list[str]:
+    """A warning where results of several commits stand together."""
+    mixed = [c for c, found in corpora.items() if len({r.content["commit"] for r in found}) > 1]
+    if not mixed:
+        return []
+    return [f"**Results of several commits stand together: {', '.join(mixed)}.**", ""]
+
+
+def power_section(corpora: Mapping[str, Sequence[Result]], args: argparse.Namespace) -> list[str]:
+    """Before training, and from the runs."""
+    lines: list[str] = []
+    paths = [args.results / corpus / PLAN for corpus in corpora]
+    plans = [read_json(path) for path in paths if path.exists()]
+    if plans:
+        a = plans[0]["assumptions"]
+        lines += [
+            "Before training, by a binomial approximation: errors vary "
+            f"{a['design_effect']:g} times as much as independent words, two systems' errors "
+            f"correlate by {a['correlation']:g}, seeds differ by {100 * a['seed_cv']:g} %:",
+            "",
+            *tables.planned_table(plans),
+        ]
+    rows = []
+    for results in corpora.values():
+        counts = {sum(r.system == s for r in results) for s in {r.system for r in results}}
+        rows.append(power_rows(results, args.base, sorted({*counts, *MORE_SEEDS})))
+    found = [group for group in rows if group]
+    if found:
+        lines += [
+            "From the runs (sd: of the difference of two runs, relative; the seeds' divides by the "
+            "root of their number):",
+            "",
+        ]
+        for group in found:
+            lines += tables.power_table(group)
+    return lines
+
+
+def corpus_section(
+    corpus: str, rows: Sequence[Row], args: argparse.Namespace, plots: Path
+) -> list[str]:
+    """The results of one corpus."""
+    primary = [row for row in rows if row.primary]
+    lines = [f"### {corpus}", "", tables.verdicts(primary, args.base), ""]
+    lines += tables.result_table(primary)
+    changes, seeds = plots / f"{corpus}_changes.png", plots / f"{corpus}_seeds.png"
+    if study_plots.plot_changes(primary, changes, base=args.base):
+        lines += [picture(changes, args), ""]
+    study_plots.plot_seeds(primary, seeds)
+    lines += [picture(seeds, args), "", "Change by seed:", "", *tables.seed_table(primary)]
+    others = [row for row in rows if not row.primary]
+    if others:
+        lines += ["Other metrics (not among the comparisons):", "", *tables.secondary_table(others)]
+    return lines
+
+
+def picture(path: Path, args: argparse.Namespace) -> str:
+    """A link to a picture, from where the report stands."""
+    return f"![{path.stem}]({os.path.relpath(path, args.out.parent)})"
+
+
+def experiment_sections(args: argparse.Namespace, plots: Path) -> list[str]:
+    """What the experiments' programs make of their JSONs: `section()`, and pictures by `plot()`."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for path in sorted(args.results.glob(f"*/{EXPERIMENTS}/*_seed*.json")):
+        content = read_json(path)
+        name = experiment_name(path, str(content.get("name", "")))
+        found.setdefault(name, {}).setdefault(path.parents[1].name, []).append(content)
+    lines: list[str] = []
+    for name, corpora in found.items():
+        module = experiment_module(name)
+        section = getattr(module, "section", None)
+        for corpus, results in corpora.items():
+            lines += [f"## Experiment {name}, {corpus}", ""]
+            if section is None:
+                lines += [f"{len(results)} result(s); local/study_{name}.py has no section().", ""]
+                continue
+            lines += [section(results).strip(), ""]
+            draw = getattr(module, "plot", None)
+            for path in draw(results, plots / corpus) if draw else ():
+                lines += [picture(path, args), ""]
+    return lines
+
+
+def experiment_name(path: Path, system: str) -> str:
+    """Of ``<name>_<system>_seed<k>.json``."""
+    whole, _, _ = path.stem.rpartition("_seed")
+    return whole.removesuffix(f"_{system}")
+
+
+def experiment_module(name: str) -> ModuleType | None:
+    """``local/study_<name>.py``, if there is one."""
+    try:
+        return importlib.import_module(f"study_{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"study_{name}":
+            raise
+        return None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("study/results"))
+    parser.add_argument("--out", type=Path, default=Path("STUDY.md"))
+    parser.add_argument("--base", default="base", help="the system that others are compared with")
+    args = parser.parse_args(argv)
+    plots = args.results.parent / "plots"
+    results = read_results(args.results)
+    plots.mkdir(parents=True, exist_ok=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.out, markdown(results, args, plots))
+    print(f"{args.out}: {len(results)} results")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DataError as error:
+        sys.exit(f"study_report.py: {error}")
