@@ -14,8 +14,9 @@ from mini_words import Chooser, contract, inflect, with_article
 
 STATE_TENSES = ("present", "present", "present", "imperfect", "imperfect", "future")
 FEELINGS = (
-    ("hambre", "f", "hungry"), ("sed", "f", "thirsty"), ("frío", "m", "cold"), 
-    ("calor", "m", "hot"), ("sueño", "m", "sleepy"), ("miedo", "m", "afraid"), ("prisa", "f", "in a hurry"),
+    ("hambre", "f", "hungry"), ("sed", "f", "thirsty"), ("frío", "m", "cold"),
+    ("calor", "m", "hot"), ("sueño", "m", "sleepy"), ("miedo", "m", "afraid"),
+    ("prisa", "f", "in a hurry"),
     ("suerte", "f", "lucky"), ("cuidado", "m", "careful"),
 )  # fmt: skip
 NEAR = (

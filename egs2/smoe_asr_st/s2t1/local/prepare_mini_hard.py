@@ -141,7 +141,7 @@ def clean(speaker: Speaker, item: Utterance) -> np.ndarray:
 
 
 def crowd(speaker: Speaker, split: str, number: int) -> list[np.ndarray]:
-    """Speak what a split's babble is made of: its own voices, sentences that it does not have."""
+    """Speak what a split's babble is made of: a few sentences by its own voices."""
     c, variants = mini_words.Chooser(number), variants_of(split)
     talks = []
     for place in range(CROWD):
