@@ -170,6 +170,7 @@ COLUMNS: dict[str, Column] = {
     "text.st_eng": lambda i: None if i.is_english else i.pair.en,
     "utt2lang": lambda i: "eng" if i.is_english else "spa",
     "utt2spk": lambda i: i.speaker,
+    "utt2bw": lambda _: "wb",  # also where noise hides what a measurement needs
     "utt2intent": lambda i: i.pair.intent,
     "utt2voice": lambda i: "female" if i.variant in sum(FEMALE.values(), ()) else "male",
     "utt2noise": lambda i: f"{i.noise} {i.tenths / 10:.1f}",
