@@ -151,7 +151,7 @@ def plot(results: list[dict[str, Any]], directory: Path) -> list[Path]:
                             checkpoints)  # fmt: skip
                 axis.set_title(COMPARISONS[name], fontsize=9)
             axes[0].set_ylabel("cosine across minus within")
-            axes[-1].legend(fontsize=6)
+            axes[-1].legend(fontsize=6, loc="center left", bbox_to_anchor=(1.02, 0.5))
             figure.suptitle(model, fontsize=10)
             paths.append(directory / f"gradients_over_training_{number}.png")
             save_figure(figure, paths[-1])

@@ -73,6 +73,8 @@ def section(results: list[dict[str, Any]]) -> str:
     groups = grouped(results)
     shares = [share for share in results[0]["shares"] if share]
     header = ["model", "test set", "task", "label", "right", *map(percent, shares), "from"]
+    sizes = sorted({str(rows[0]["n"]) for rows in groups.values()}, key=int)
+    least = round(1.0 - 0.025 ** (1.0 / max(map(int, sizes))), 4)
     lines, idle = [], []
     for case, rows in groups.items():
         changes = changes_of(rows)
@@ -92,7 +94,9 @@ def section(results: list[dict[str, Any]]) -> str:
     text += [
         "Change of the score where that share of the utterances carries such a label; * marks a "
         "95 % interval without 0; 'from' is the smallest share from which on it is without 0 (of "
-        f"this many utterances). Missing task: {missing_words(results)}. "
+        f"{' or '.join(sizes)} utterances, of which no share below {percent(least)} can be told "
+        "from none: too often none of those drawn would be wrong). "
+        f"Missing task: {missing_words(results)}. "
         f"No text changes by: {', '.join(idle) or 'none of the kinds that were tried'}.",
         "",
         *meter_table(results),
