@@ -27,6 +27,55 @@ mini_splits: Any = importlib.import_module("mini_splits")
 DEFAULT = {"train": 5000, "valid": 200, "test": 400}
 
 
+# Sentences of the default test set, checked by reading them.
+CHECKED = """\
+ya son las diez menos cuarto | it is already quarter to ten | time
+el programa empieza a las cinco y cuarto | the program starts at quarter past five | time
+los médicos estaban muy cansados | the doctors were very tired | feeling
+yo estaré nerviosa | i will be nervous | feeling
+el domingo pasado te dolieron las manos | last sunday your hands hurt | pain
+los paraguas que cerraba eran blancos | the umbrellas that i used to close were white | description
+estas mesas están limpias | these tables are clean | description
+luis no limpió una silla cómoda | luis did not clean a comfortable chair | past action
+elena le preparó jamón caliente a andrés | elena prepared hot ham for andres | past action
+cuánto azúcar tienen | how much sugar do they have | quantity question
+cuántas cortinas pintará nuestro jefe | how many curtains will our boss paint | quantity question
+a quién llamaste | who did you call | open question
+dónde han cenado | where have they had dinner | open question
+yo seguí llenando esas cestas rotas | i kept filling those broken baskets | phase
+no necesitan llegar a las nueve menos cuarto | they do not need to arrive at quarter to nine | wish
+los lunes ellos le traen las recetas a mi tía | on mondays they bring the recipes to my aunt | \
+present action
+te estabas vistiendo mal | you were getting dressed badly | ongoing action
+por favor cierra una puerta | please close a door | command
+no pintas tu sofá porque tienes prisa | you do not paint your sofa because you are in a hurry | \
+reason
+la lámpara no era tan vieja como mi lámpara | the lamp was not as old as my lamp | comparison
+pagarán cuatro euros por el cuadro | they will pay four euros for the painting | price
+carlos siempre ha visitado a pilar | carlos has always visited pilar | completed action
+por qué está regando clara la rosa verde | why is clara watering the green rose | reason question
+tenía una vaca grande | i had a big cow | possession
+dentro de siete días cristina trabajará en la cocina | in seven days cristina will work in the \
+kitchen | plan
+tú vas a apagar ese ordenador el jueves que viene | you are going to turn off that computer next \
+thursday | plan
+sergio se tiene que despertar a las once | sergio has to wake up at eleven | obligation
+había tres maletas al lado del salón | there were three suitcases next to the living room | \
+existence
+a este médico le encantaba este coche | this doctor used to love this car | liking
+no te gustaban estas canciones | you did not use to like these songs | liking
+la enfermera no me puede enviar otro cepillo | the nurse cannot send me another brush | ability
+el año que viene hará frío en parís | next year it will be cold in paris | weather
+juan no miraba un perro | juan did not use to look at a dog | past habit
+ayer fue el veinte de enero | yesterday was january twentieth | date
+está abriendo lucía una caja sucia | is lucia opening a dirty box | yes no question
+mi habitación es la número novecientos veintinueve | my room is number nine hundred twenty nine | \
+identity
+no lo empieces | do not start it | prohibition
+la planta estaba lejos de la panadería oscura | the plant was far from the dark bakery | location
+"""
+
+
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Any]]:
     """The default corpus's sentences."""
@@ -218,6 +267,13 @@ def test_training_text_has_at_least_2000_spanish_word_types(splits):
     counts = text_of(splits["train"], "es")
     assert len(counts) >= 2000
     assert counts.most_common(1)[0][1] > 100 * sorted(counts.values())[len(counts) // 2]  # Zipf
+
+
+def test_translations_are_right(splits):
+    found = {" | ".join(pair) for pair in splits["test"]}
+    checked = CHECKED.splitlines()
+    assert [line for line in checked if line not in found] == []
+    assert {line.rpartition(" | ")[2] for line in checked} == {p.intent for p in splits["train"]}
 
 
 def test_splits_are_disjoint_in_both_languages_and_have_the_sizes_asked_for(splits):
