@@ -1,4 +1,4 @@
-"""Memory that is freed, kept for the next tensor.
+"""Memory that is freed: kept for the next tensor, or given back to the system.
 
 The C library (glibc) gives large blocks back to the system as soon as they are freed and asks for
 new ones, page by page, at the next operation. Decoding on a CPU spends a good part of its time on
@@ -27,9 +27,25 @@ def keep_freed_memory() -> bool:
     """
     if any(os.environ.get(name) for name in VARIABLES):
         return False
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
+    libc = _glibc()
+    if libc is None:
         return False
     set_up = [libc.mallopt(M_MMAP_MAX, 0), libc.mallopt(M_TRIM_THRESHOLD, NEVER)]
     return set_up == [1, 1]
+
+
+def return_freed_memory() -> bool:
+    """Give what was freed back to the system, once: what loading a model leaves in small pieces.
+
+    Returns:
+        Whether there was any; False where the C library is not glibc.
+    """
+    libc = _glibc()
+    return libc is not None and libc.malloc_trim(0) == 1
+
+
+def _glibc() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("libc.so.6")
+    except OSError:
+        return None

@@ -47,7 +47,9 @@ def placeholder_tokens(size: int, decoder_conf: dict[str, Any]) -> list[str]:
     """
     from espnet_smoe.decoder import TASK_EXPERTS
 
-    experts = decoder_conf.get("experts", TASK_EXPERTS)
+    experts = decoder_conf.get("experts")
+    if not isinstance(experts, dict):  # no token picks an expert
+        experts = TASK_EXPERTS
     guides = [p.replace("*", "x").replace("?", "x") for ps in experts.values() for p in ps]
     special = ["<na>", *guides, "<notimestamps>", "<0.00>", "<30.00>", "<sop>"]
     room = size - len(special) - len(FRAME_TOKENS) - len(END_TOKENS)

@@ -18,6 +18,9 @@ CTCPrefixScoreTH = import_module(f"{NETS}.ctc_prefix_score").CTCPrefixScoreTH
 _transformer = f"{NETS}.pytorch_backend.transformer"
 MultiHeadedAttention = import_module(f"{_transformer}.attention").MultiHeadedAttention
 DecoderLayer = import_module(f"{_transformer}.decoder_layer").DecoderLayer
+PositionwiseFeedForward = import_module(
+    f"{_transformer}.positionwise_feed_forward"
+).PositionwiseFeedForward
 PositionalEncoding = import_module(f"{_transformer}.embedding").PositionalEncoding
 ScaledPositionalEncoding = import_module(f"{_transformer}.embedding").ScaledPositionalEncoding
 SearchHypothesis = import_module(f"{NETS}.beam_search").Hypothesis

@@ -1,10 +1,10 @@
-"""Supervised-MoE decoder: ESPnet's transformer, each block's feed-forward a bank of experts.
+"""Decoders with expert banks: ESPnet's transformer, each block's feed-forward a bank of experts.
 
 The guiding token in the prompt (the task token) picks the expert (Eq. 3, arXiv:2508.10009).
 Every way into the decoder reads the route from the prompt, so ESPnet's beam search needs no
 change and a hypothesis cannot change its expert.
 
-Shape letters: B utterances or hypotheses, T tokens.
+Shape letters: B utterances or hypotheses, S encoder frames, T tokens, D model dimension.
 """
 
 from __future__ import annotations
@@ -32,8 +32,127 @@ def routed_parts(decoder: torch.nn.Module) -> list[ExpertFeedForward | PrivateOu
     return [m for m in decoder.modules() if isinstance(m, ExpertFeedForward | PrivateOutput)]
 
 
+class RoutedDecoder(TransformerDecoder):
+    """ESPnet's transformer decoder with experts, whose banks get a route at every way into it.
+
+    A subclass has `expert_names`, builds its banks with `give_experts`, and says in
+    `experts_of_rows` which expert serves each row.
+    """
+
+    last_route: tuple[str, ...] | None = None  # of the last call, one name per row
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """The experts' names."""
+        raise NotImplementedError
+
+    def experts_of_rows(
+        self, ys_BT: torch.Tensor, memory_BSD: torch.Tensor, *, origin: str, whole_prompt: bool
+    ) -> tuple[str, ...]:
+        """The expert of each row of a call.
+
+        Args:
+            ys_BT: Tokens that begin with the prompt, int64 (B, T).
+            memory_BSD: Encoder output, float (B, S, D), or (1, S, D) for rows of one utterance.
+            origin: Where the tokens come from, for errors.
+            whole_prompt: Whether to check the prompt to its end for contradictions.
+
+        Raises:
+            RoutingError: A row has no, or no single, expert.
+        """
+        raise NotImplementedError
+
+    def experts_of_memory(self, memory_BSD: torch.Tensor) -> tuple[str, ...] | None:
+        """The experts of utterances by their encoder output; None: their prompts tell."""
+        return None
+
+    def give_experts(self, names: Sequence[str], expert_blocks: Sequence[int] | None) -> None:
+        """Put banks into the blocks; None: into all.
+
+        Raises:
+            RoutingError: Bad names.
+            ValueError: A block index out of range.
+        """
+        for index in expert_block_indices(expert_blocks, len(self.decoders), "decoder_conf"):
+            block = self.decoders[index]
+            block.feed_forward = ExpertFeedForward(block.feed_forward, names=names)
+
+    def _enter(
+        self, ys_BT: torch.Tensor, memory_BSD: torch.Tensor, origin: str, *, whole_prompt: bool
+    ) -> None:
+        names = self.experts_of_rows(ys_BT, memory_BSD, origin=origin, whole_prompt=whole_prompt)
+        route = Route.of(names, ys_BT.device)
+        self.last_route = names
+        for part in routed_parts(self):
+            part.set_route(route)
+
+    def forward(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        ys_in_lens: torch.Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As the ESPnet class's forward.
+
+        Args:
+            hs_pad: Encoder output, float (B, frames, D).
+            hlens: Its lengths, int64 (B,).
+            ys_in_pad: Tokens with ``<sos>`` and prompt, int64 (B, T).
+            ys_in_lens: Their lengths, int64 (B,).
+
+        Raises:
+            RoutingError: A row has no, or no single, expert.
+        """
+        self._enter(ys_in_pad, hs_pad, "text", whole_prompt=True)
+        return super().forward(hs_pad, hlens, ys_in_pad, ys_in_lens, *args, **kwargs)
+
+    def forward_one_step(
+        self,
+        tgt: torch.Tensor,
+        tgt_mask: torch.Tensor,
+        memory: torch.Tensor,
+        *args: Any,
+        cache: list[torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the ESPnet class's; `score` and `batch_score` come here too.
+
+        Args:
+            tgt: Prefixes that begin with the prompt, int64 (B, T).
+            tgt_mask: Their mask.
+            memory: Encoder output, float (B, frames, D).
+            cache: ESPnet's per-block cache; None at the first step, where the prompt is checked
+                for contradictions.
+
+        Raises:
+            RoutingError: A row has no, or no single, expert.
+        """
+        self._enter(tgt, memory, "the search's prompt", whole_prompt=cache is None)
+        return super().forward_one_step(tgt, tgt_mask, memory, *args, cache=cache, **kwargs)
+
+    def forward_partially_AR(
+        self,
+        tgt: torch.Tensor,
+        tgt_mask: torch.Tensor,
+        tgt_lengths: torch.Tensor,
+        memory: torch.Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As the ESPnet class's: prefixes int64 (B, T), one per mask and hypothesis.
+
+        Raises:
+            RoutingError: A row has no expert.
+        """
+        self._enter(tgt, memory, "the search's prompt", whole_prompt=False)
+        return super().forward_partially_AR(tgt, tgt_mask, tgt_lengths, memory, *args, **kwargs)
+
+
 @adds_options_to(TransformerDecoder)
-class SMoETransformerDecoder(TransformerDecoder):
+class SMoETransformerDecoder(RoutedDecoder):
     """``decoder: smoe_transformer``: `espnet2.asr.decoder.transformer_decoder`.
 
     Args:
@@ -66,11 +185,8 @@ class SMoETransformerDecoder(TransformerDecoder):
                 "'embed' is accepted"
             )
         super().__init__(vocab_size, encoder_output_size, *args, **options)
-        self.last_route: tuple[str, ...] | None = None  # of the last call, one name per row
         self.guide_table = GuideTable(experts, default_expert=default_expert)
-        for index in expert_block_indices(expert_blocks, len(self.decoders), "decoder_conf"):
-            block = self.decoders[index]
-            block.feed_forward = ExpertFeedForward(block.feed_forward, names=self.expert_names)
+        self.give_experts(self.expert_names, expert_blocks)
 
     @property
     def expert_names(self) -> tuple[str, ...]:
@@ -103,65 +219,8 @@ class SMoETransformerDecoder(TransformerDecoder):
         """The expert of each row of a batch of prompts (B, T), as the next call will use."""
         return self.guide_table.route(ys_BT)
 
-    def _enter(self, ys_BT: torch.Tensor, origin: str, *, whole_prompt: bool) -> None:
-        names = self.guide_table.route(ys_BT, origin=origin, whole_prompt=whole_prompt)
-        route = Route.of(names, ys_BT.device)
-        self.last_route = names
-        for part in routed_parts(self):
-            part.set_route(route)
-
-    def forward(
-        self,
-        hs_pad: torch.Tensor,
-        hlens: torch.Tensor,
-        ys_in_pad: torch.Tensor,
-        ys_in_lens: torch.Tensor,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """As the ESPnet class's forward.
-
-        Args:
-            hs_pad: Encoder output, float (B, frames, D).
-            hlens: Its lengths, int64 (B,).
-            ys_in_pad: Tokens with ``<sos>`` and prompt, int64 (B, T).
-            ys_in_lens: Their lengths, int64 (B,).
-
-        Raises:
-            RoutingError: A prompt has no, or no single, expert.
-        """
-        self._enter(ys_in_pad, "text", whole_prompt=True)
-        return super().forward(hs_pad, hlens, ys_in_pad, ys_in_lens, *args, **kwargs)
-
-    def forward_one_step(
-        self,
-        tgt: torch.Tensor,
-        tgt_mask: torch.Tensor,
-        memory: torch.Tensor,
-        *args: Any,
-        cache: list[torch.Tensor] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """As the ESPnet class's; `score` and `batch_score` come here too.
-
-        Args:
-            tgt: Prefixes that begin with the prompt, int64 (B, T).
-            tgt_mask: Their mask.
-            memory: Encoder output, float (B, frames, D).
-            cache: ESPnet's per-block cache; None at the first step, where the prompt is checked
-                for contradictions.
-
-        Raises:
-            RoutingError: A prompt has no, or no single, expert.
-        """
-        self._enter(tgt, "the search's prompt", whole_prompt=cache is None)
-        return super().forward_one_step(tgt, tgt_mask, memory, *args, cache=cache, **kwargs)
-
-    def forward_partially_AR(self, tgt: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As the ESPnet class's: prefixes int64 (B, T), one per mask and hypothesis.
-
-        Raises:
-            RoutingError: A prompt has no expert.
-        """
-        self._enter(tgt, "the search's prompt", whole_prompt=False)
-        return super().forward_partially_AR(tgt, *args, **kwargs)
+    def experts_of_rows(
+        self, ys_BT: torch.Tensor, memory_BSD: torch.Tensor, *, origin: str, whole_prompt: bool
+    ) -> tuple[str, ...]:
+        """As the prompts say."""
+        return self.guide_table.route(ys_BT, origin=origin, whole_prompt=whole_prompt)

@@ -26,7 +26,7 @@ from espnet_smoe.compat import (
     PositionalEncoding,
     ScaledPositionalEncoding,
 )
-from espnet_smoe.decoder import SMoETransformerDecoder, routed_parts
+from espnet_smoe.decoder import RoutedDecoder, SMoETransformerDecoder, routed_parts
 from espnet_smoe.routing import Route, RoutingError
 
 GROW = 32  # tokens by which the caches grow
@@ -98,12 +98,23 @@ def run_layer(
     return x_NTD if layer.normalize_before else layer.norm3(x_NTD)
 
 
-def experts_of(decoder: Any, prompts: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
-    """The decoder's expert of each prompt; None for a decoder without experts.
+def experts_of(
+    decoder: Any, prompts: Sequence[Sequence[int]], memory_BSD: torch.Tensor | None = None
+) -> tuple[str, ...] | None:
+    """The decoder's expert of each prompt; None for a decoder without experts that prompts pick.
+
+    Args:
+        decoder: What `check_decoder` accepts.
+        prompts: Token ids.
+        memory_BSD: Encoder output of each, for a decoder that tells experts by it.
 
     Raises:
         RoutingError: A prompt has no, or no single, expert; `row` is its position.
     """
+    if isinstance(decoder, RoutedDecoder) and memory_BSD is not None:
+        names = decoder.experts_of_memory(memory_BSD)
+        if names is not None:
+            return names
     if not isinstance(decoder, SMoETransformerDecoder):
         return None
     known: dict[tuple[int, ...], str] = {}
@@ -141,7 +152,7 @@ class CachedDecoder:
     ) -> None:
         self.decoder = decoder
         self.device = memory_BSD.device
-        self._experts = experts_of(decoder, prompts)
+        self._experts = experts_of(decoder, prompts, memory_BSD)
         self._lengths = list(lengths)
         self._prompts = [list(prompt) for prompt in prompts]
         self._prompt_lengths_R = torch.tensor([len(p) for p in prompts], device=self.device)

@@ -11,8 +11,8 @@ import torch
 
 from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.decoder import SMoETransformerDecoder
-from espnet_smoe.encoder import RoutedEncoder
-from espnet_smoe.experts import ExpertFeedForward
+from espnet_smoe.encoder import ExpertEncoder, RoutedEncoder
+from espnet_smoe.experts import ExpertBank, ExpertFeedForward
 from espnet_smoe.vocabulary import symbol_of
 
 
@@ -31,7 +31,7 @@ class Experts:
 
 def expert_names(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The experts of the encoder and of the decoder; empty for a side without."""
-    sides = ((model.encoder, RoutedEncoder), (model.decoder, SMoETransformerDecoder))
+    sides = ((model.encoder, ExpertEncoder), (model.decoder, SMoETransformerDecoder))
     encoder, decoder = (side.expert_names if isinstance(side, cls) else () for side, cls in sides)
     return encoder, decoder
 
@@ -48,14 +48,32 @@ def every_route(model: Any) -> list[Experts]:
     """All routes of a model.
 
     Raises:
-        ModelError: It has no experts.
+        ModelError: It has no experts, or some that neither a tag nor a token picks.
     """
+    _check_kind(model)
     encoder, decoder = expert_names(model)
     if not encoder and not decoder:
         raise ModelError(
             "the model has no experts, so there is no route to export: it is a stock model already"
         )
     return [Experts(*pair) for pair in itertools.product(encoder or [None], decoder or [None])]
+
+
+def _check_kind(model: Any) -> None:
+    for side, kinds in (("encoder", ExpertEncoder), ("decoder", SMoETransformerDecoder)):
+        part = getattr(model, side)
+        if part is None or isinstance(part, kinds):
+            continue
+        if isinstance(part, RoutedEncoder):
+            raise ModelError(
+                f"the model's encoder ({type(part).__name__}) does with a bandwidth what ESPnet's "
+                "own encoders cannot, so no route of it is a stock model"
+            )
+        if any(isinstance(module, ExpertBank) for module in part.modules()):
+            raise ModelError(
+                f"the model's {side} ({type(part).__name__}) has experts that no tag or token "
+                "picks, so no route of it is a dense model"
+            )
 
 
 def choose_route(model: Any, bandwidth: str | None, task: str | None) -> Experts:

@@ -1,4 +1,4 @@
-"""Supervised-MoE encoders: ESPnet's own, each block's feed-forward a bank of experts.
+"""Encoders that take a route, and the supervised-MoE encoders: ESPnet's own, with expert banks.
 
 The utterance's bandwidth picks the expert (Eq. 2, arXiv:2508.10009). Everything else,
 attention, convolution, embedding, is ESPnet's and shared by all routes.
@@ -6,6 +6,7 @@ attention, convolution, embedding, is ESPnet's and shared by all routes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,51 +22,38 @@ from espnet_smoe.experts import ExpertFeedForward
 from espnet_smoe.routing import Route, RoutingError, TagTable
 from espnet_smoe.signatures import adds_options_to
 
+Tag = str | dict[str, float]  # as `TagTable.route` gives them
+
 
 class RoutedEncoder(AbsEncoder):
-    """Mixin in front of an ESPnet encoder class: experts in its blocks, a route at its entry.
+    """Mixin in front of an ESPnet encoder class: takes a route, a tag per utterance, at its entry.
 
-    Args:
-        input_size: Feature dimension.
-        experts: One name per expert; the tag that picks it is its name.
-        expert_blocks: Which blocks get experts, by index from 0; None: every block.
-        macaron_experts: Give the first half-step feed-forward of a macaron block experts too.
-        **options: Every option of the ESPnet class.
-
-    Raises:
-        RoutingError: Bad expert names.
-        ValueError: A block index out of range, or a block without a feed-forward.
+    A subclass says in `__init__` which tags there are (`expert_table`), and in `take_tags` what
+    they do.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        *args: Any,
-        experts: Sequence[str] = BANDWIDTHS,
-        expert_blocks: Sequence[int] | None = None,
-        macaron_experts: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(input_size, *args, **options)
-        self.expert_table = TagTable(experts, option="encoder_conf.experts")
-        for index in expert_block_indices(expert_blocks, len(self.encoders), "encoder_conf"):
-            block = self.encoders[index]
-            if getattr(block, "feed_forward", None) is None:
-                raise ValueError(
-                    f"block {index} of {type(self).__name__} has no feed-forward to make experts "
-                    "of: set use_ffn: true in encoder_conf"
-                )
-            block.feed_forward = ExpertFeedForward(block.feed_forward, names=self.expert_names)
-            if macaron_experts and getattr(block, "feed_forward_macaron", None) is not None:
-                block.feed_forward_macaron = ExpertFeedForward(
-                    block.feed_forward_macaron, names=self.expert_names
-                )
-        self._next_route: tuple[str | dict[str, float], ...] | None = None
+    expert_table: TagTable
+    _next_route: tuple[Tag, ...] | None = None
 
     @property
     def expert_names(self) -> tuple[str, ...]:
-        """The experts' names, in the order of the option."""
+        """The tags' names, which are the experts' where there are experts; as the option has it."""
         return self.expert_table.names
+
+    @abstractmethod
+    def take_tags(
+        self, tags: Sequence[Tag], xs_pad: torch.Tensor, ilens: torch.Tensor
+    ) -> torch.Tensor:
+        """Do with the tags of a batch what they are for.
+
+        Args:
+            tags: Per utterance a tag or shares of several.
+            xs_pad: Features, float (B, T, input_size).
+            ilens: Lengths in frames, int64 (B,).
+
+        Returns:
+            The features that the ESPnet class gets.
+        """
 
     def set_route(
         self,
@@ -112,10 +100,57 @@ class RoutedEncoder(AbsEncoder):
                 f"the route is for {len(tags)} utterances, the batch holds {xs_pad.shape[0]}"
             )
         self._next_route = None
+        xs_pad = self.take_tags(tags, xs_pad, ilens)
+        return super().forward(xs_pad, ilens, *args, **kwargs)
+
+
+class ExpertEncoder(RoutedEncoder):
+    """Mixin in front of an ESPnet encoder class: experts in its blocks, which the tag picks.
+
+    Args:
+        input_size: Feature dimension.
+        experts: One name per expert; the tag that picks it is its name.
+        expert_blocks: Which blocks get experts, by index from 0; None: every block.
+        macaron_experts: Give the first half-step feed-forward of a macaron block experts too.
+        **options: Every option of the ESPnet class.
+
+    Raises:
+        RoutingError: Bad expert names.
+        ValueError: A block index out of range, or a block without a feed-forward.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        *args: Any,
+        experts: Sequence[str] = BANDWIDTHS,
+        expert_blocks: Sequence[int] | None = None,
+        macaron_experts: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(input_size, *args, **options)
+        self.expert_table = TagTable(experts, option="encoder_conf.experts")
+        for index in expert_block_indices(expert_blocks, len(self.encoders), "encoder_conf"):
+            block = self.encoders[index]
+            if getattr(block, "feed_forward", None) is None:
+                raise ValueError(
+                    f"block {index} of {type(self).__name__} has no feed-forward to make experts "
+                    "of: set use_ffn: true in encoder_conf"
+                )
+            block.feed_forward = ExpertFeedForward(block.feed_forward, names=self.expert_names)
+            if macaron_experts and getattr(block, "feed_forward_macaron", None) is not None:
+                block.feed_forward_macaron = ExpertFeedForward(
+                    block.feed_forward_macaron, names=self.expert_names
+                )
+
+    def take_tags(
+        self, tags: Sequence[Tag], xs_pad: torch.Tensor, ilens: torch.Tensor
+    ) -> torch.Tensor:
+        """Tell the banks which expert serves which row; the features stay."""
         route = Route.of(tags, xs_pad.device)
         for bank in banks_of(self):
             bank.set_route(route)
-        return super().forward(xs_pad, ilens, *args, **kwargs)
+        return xs_pad
 
 
 def banks_of(module: torch.nn.Module) -> list[ExpertFeedForward]:
@@ -144,15 +179,15 @@ def expert_block_indices(
 
 
 @adds_options_to(ConformerEncoder)
-class SMoEConformerEncoder(RoutedEncoder, ConformerEncoder):
+class SMoEConformerEncoder(ExpertEncoder, ConformerEncoder):
     """``encoder: smoe_conformer``: `espnet2.asr.encoder.conformer_encoder.ConformerEncoder`."""
 
 
 @adds_options_to(TransformerEncoder)
-class SMoETransformerEncoder(RoutedEncoder, TransformerEncoder):
+class SMoETransformerEncoder(ExpertEncoder, TransformerEncoder):
     """``encoder: smoe_transformer``: `espnet2.asr.encoder.transformer_encoder`."""
 
 
 @adds_options_to(EBranchformerEncoder)
-class SMoEEBranchformerEncoder(RoutedEncoder, EBranchformerEncoder):
+class SMoEEBranchformerEncoder(ExpertEncoder, EBranchformerEncoder):
     """``encoder: smoe_e_branchformer``; needs ``use_ffn: true``, which ESPnet leaves false."""

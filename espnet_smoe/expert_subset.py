@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.decoder import SMoETransformerDecoder
-from espnet_smoe.encoder import RoutedEncoder
+from espnet_smoe.encoder import ExpertEncoder
 
 EXPERT = re.compile(r"(encoder|decoder)\..+?\.experts\.([A-Za-z0-9_]+)\.")
 
@@ -34,7 +34,7 @@ def keep_experts(args: argparse.Namespace, experts: Sequence[str]) -> Callable[[
     kept: dict[str, list[str]] = {}
     known: list[str] = []
     for side, choices, base in (
-        ("encoder", s2t.encoder_choices, RoutedEncoder),
+        ("encoder", s2t.encoder_choices, ExpertEncoder),
         ("decoder", s2t.decoder_choices, SMoETransformerDecoder),
     ):
         cls = choices.get_class(getattr(args, side))

@@ -26,13 +26,8 @@ class ExpertLoadError(ValueError):
     """A checkpoint's experts are not those of the bank."""
 
 
-class ExpertFeedForward(nn.Module):
-    """A feed-forward network per expert; the route picks one (Eqs. 2 and 3, arXiv:2508.10009).
-
-    Takes the place of ``feed_forward`` (or ``feed_forward_macaron``) in an ESPnet block and is
-    called as it is, ``y_BTD = bank(x_BTD)``. The route travels beside the call: `set_route`
-    comes first, at every entry to the encoder or decoder. It stays until the next one, so that
-    gradient checkpointing, which calls the bank again during the backward pass, finds it.
+class ExpertBank(nn.Module):
+    """Experts in the place of a feed-forward network; a subclass says which of them run.
 
     Args:
         expert: Any module from (B, T, D) to (B, T, D), such as ESPnet's
@@ -45,6 +40,8 @@ class ExpertFeedForward(nn.Module):
         RoutingError: The names are empty, repeated, or no names.
     """
 
+    beside: tuple[str, ...] = ()  # the bank's own parameters, by name
+
     def __init__(self, expert: nn.Module, *, names: Sequence[str]) -> None:
         super().__init__()
         names = check_expert_names(names, option="experts")
@@ -52,12 +49,97 @@ class ExpertFeedForward(nn.Module):
             self.experts = nn.ModuleDict({name: copy.deepcopy(expert) for name in names})
         except KeyError as error:  # the name of a torch.nn.ModuleDict method
             raise RoutingError(f"experts: {error.args[0]}; choose another name") from error
-        self.route: Route | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The experts' names."""
         return tuple(self.experts)
+
+    @property
+    def axis(self) -> tuple[str, ...]:
+        """What one picks from to name a route; banks with the same axis are picked together."""
+        return self.names
+
+    def idle(self, choice: str) -> int:
+        """How many parameters a route that picks `choice` of the axis leaves out."""
+        return sum(_numel(expert) for name, expert in self.experts.items() if name != choice)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Accept a dense feed-forward's parameters, and no other set of experts than this one.
+
+        ESPnet loads checkpoints with ``strict=False``, which would leave a lacking expert random
+        without a word. A dense checkpoint fills every expert; it may stand beside the bank's own
+        present values, as ESPnet's ``--init_param`` has it.
+
+        Raises:
+            ExpertLoadError: The checkpoint lacks an expert or has one that the bank lacks.
+        """
+        stem = f"{prefix}experts."
+        given = {key: key[len(stem) :].split(".")[0] for key in state_dict if key.startswith(stem)}
+        own = {key: value.data_ptr() for key, value in self.state_dict(prefix=prefix).items()}
+        fresh = {
+            key: name
+            for key, name in given.items()
+            if key not in own or state_dict[key].data_ptr() != own[key]
+        }
+        beside = {f"{prefix}{name}" for name in self.beside}
+        dense = [
+            key
+            for key in state_dict
+            if key.startswith(prefix) and key not in given and key not in beside
+        ]
+        have = ", ".join(self.names)
+        if dense:
+            if fresh:
+                raise ExpertLoadError(
+                    f"{prefix}* holds both a dense feed-forward and experts "
+                    f"({', '.join(sorted(set(fresh.values())))}); the bank has {have}"
+                )
+            for key in dense:
+                value = state_dict.pop(key)
+                for name in self.names:
+                    state_dict[f"{stem}{name}.{key[len(prefix) :]}"] = value
+            for name in self.beside:  # which a dense checkpoint cannot have
+                state_dict.setdefault(f"{prefix}{name}", getattr(self, name).detach())
+            _log_dense_once(len(self.names))
+        elif fresh:
+            unknown = sorted(set(fresh.values()) - set(self.names))
+            missing = sorted(set(self.names) - set(fresh.values()))
+            if unknown or missing:
+                raise ExpertLoadError(
+                    f"the checkpoint's {stem}* has {', '.join(sorted(set(fresh.values())))}; the "
+                    f"bank has {have} (missing: {', '.join(missing) or 'none'}; unknown: "
+                    f"{', '.join(unknown) or 'none'})"
+                )
+        elif not given:
+            raise ExpertLoadError(f"the checkpoint has no {prefix}*; the bank has {have}")
+        missing_keys = sorted(key for key in own if key not in state_dict)
+        if missing_keys:
+            raise ExpertLoadError(f"the checkpoint lacks {missing_keys[0]}; the bank has {have}")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class ExpertFeedForward(ExpertBank):
+    """A feed-forward network per expert; the route picks one (Eqs. 2 and 3, arXiv:2508.10009).
+
+    Takes the place of ``feed_forward`` (or ``feed_forward_macaron``) in an ESPnet block and is
+    called as it is, ``y_BTD = bank(x_BTD)``. The route travels beside the call: `set_route`
+    comes first, at every entry to the encoder or decoder. It stays until the next one, so that
+    gradient checkpointing, which calls the bank again during the backward pass, finds it.
+
+    Args:
+        expert: As `ExpertBank`.
+        names: Likewise.
+
+    Raises:
+        RoutingError: The names are empty, repeated, or no names.
+    """
+
+    def __init__(self, expert: nn.Module, *, names: Sequence[str]) -> None:
+        super().__init__(expert, names=names)
+        self.route: Route | None = None
 
     def set_route(self, route: Route) -> None:
         """Say which expert serves which row of the next batch."""
@@ -107,55 +189,6 @@ class ExpertFeedForward(nn.Module):
         assert total_NTD is not None
         return total_NTD.to(dtype)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        """Accept a dense feed-forward's parameters, and no other set of experts than this one.
-
-        ESPnet loads checkpoints with ``strict=False``, which would leave a lacking expert random
-        without a word. A dense checkpoint fills every expert; it may stand beside the bank's own
-        present values, as ESPnet's ``--init_param`` has it.
-
-        Raises:
-            ExpertLoadError: The checkpoint lacks an expert or has one that the bank lacks.
-        """
-        stem = f"{prefix}experts."
-        given = {key: key[len(stem) :].split(".")[0] for key in state_dict if key.startswith(stem)}
-        own = {key: value.data_ptr() for key, value in self.state_dict(prefix=prefix).items()}
-        fresh = {
-            key: name
-            for key, name in given.items()
-            if key not in own or state_dict[key].data_ptr() != own[key]
-        }
-        dense = [key for key in state_dict if key.startswith(prefix) and key not in given]
-        have = ", ".join(self.names)
-        if dense:
-            if fresh:
-                raise ExpertLoadError(
-                    f"{prefix}* holds both a dense feed-forward and experts "
-                    f"({', '.join(sorted(set(fresh.values())))}); the bank has {have}"
-                )
-            for key in dense:
-                value = state_dict.pop(key)
-                for name in self.names:
-                    state_dict[f"{stem}{name}.{key[len(prefix) :]}"] = value
-            _log_dense_once(len(self.names))
-        elif fresh:
-            unknown = sorted(set(fresh.values()) - set(self.names))
-            missing = sorted(set(self.names) - set(fresh.values()))
-            if unknown or missing:
-                raise ExpertLoadError(
-                    f"the checkpoint's {stem}* has {', '.join(sorted(set(fresh.values())))}; the "
-                    f"bank has {have} (missing: {', '.join(missing) or 'none'}; unknown: "
-                    f"{', '.join(unknown) or 'none'})"
-                )
-        elif not given:
-            raise ExpertLoadError(f"the checkpoint has no {prefix}*; the bank has {have}")
-        missing_keys = sorted(key for key in own if key not in state_dict)
-        if missing_keys:
-            raise ExpertLoadError(f"the checkpoint lacks {missing_keys[0]}; the bank has {have}")
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
 
 _dense_logged: set[int] = set()
 
@@ -184,20 +217,16 @@ def param_counts(model: nn.Module) -> ParamCounts:
     """Count a model's parameters, in total and active per route.
 
     Banks with the same expert names form one axis (all encoder banks, say); a route takes one
-    expert of each axis.
+    expert of each axis. Banks whose gate picks an expert for each token have the axis ``learned``:
+    active are the gate and one expert, though an utterance's tokens may use several in turn.
     """
-    banks = [m for m in model.modules() if isinstance(m, ExpertFeedForward)]
-    axes = list(dict.fromkeys(bank.names for bank in banks))
+    banks = [m for m in model.modules() if isinstance(m, ExpertBank)]
+    axes = list(dict.fromkeys(bank.axis for bank in banks))
     total = _numel(model)
     active = {}
     for choice in itertools.product(*axes):
-        expert_of = dict(zip(axes, choice, strict=True))
-        idle = sum(
-            _numel(expert)
-            for bank in banks
-            for name, expert in bank.experts.items()
-            if name != expert_of[bank.names]
-        )
+        chosen = dict(zip(axes, choice, strict=True))
+        idle = sum(bank.idle(chosen[bank.axis]) for bank in banks)
         active["/".join(choice) or "dense"] = total - idle
     return ParamCounts(total, active)
 

@@ -21,7 +21,7 @@ import torch
 
 from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.decoder import SMoETransformerDecoder
-from espnet_smoe.encoder import RoutedEncoder
+from espnet_smoe.encoder import ExpertEncoder
 from espnet_smoe.model import SMoES2TModel
 from espnet_smoe.model_files import write_model
 from espnet_smoe.new_tokens import extend_bpe, extend_rows, extend_tokens, vocabulary_tensors
@@ -98,7 +98,7 @@ def extend(
 def _check(model: Any, expert: NewExpert) -> None:
     side = getattr(model, expert.side, None)
     if not isinstance(model, SMoES2TModel) or not isinstance(
-        side, RoutedEncoder | SMoETransformerDecoder
+        side, ExpertEncoder | SMoETransformerDecoder
     ):
         raise ModelError(
             f"the model's {expert.side} ({type(side).__name__}) has no experts to add one to; "

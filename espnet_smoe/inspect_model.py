@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from espnet_smoe.checkpoints import ModelError
-from espnet_smoe.experts import ExpertFeedForward, ParamCounts, param_counts
+from espnet_smoe.experts import ExpertBank, ParamCounts, param_counts
 
 SIDES = {"encoder": "encoders", "decoder": "decoders"}  # and the name of their stack of blocks
 _IN_BLOCK = re.compile(r"(?:(.+?)\.)?((?:en|de)coder)s\.(\d+)\.(.+)")  # side, stack, block, layer
@@ -140,7 +140,7 @@ def inspect_model(model: nn.Module, origin: Mapping[str, torch.Tensor] | None = 
     Raises:
         ModelError: `origin` lacks an expert and its dense feed-forward, or has another shape.
     """
-    banks = [(n, m) for n, m in model.named_modules() if isinstance(m, ExpertFeedForward)]
+    banks = [(n, m) for n, m in model.named_modules() if isinstance(m, ExpertBank)]
     pairs: list[PairDrift] = []
     origins: list[ExpertDrift] = []
     for name, bank in banks:
@@ -196,7 +196,7 @@ def _vector(module: nn.Module) -> torch.Tensor:
 
 
 def _origin(
-    name: str, expert: str, bank: ExpertFeedForward, origin: Mapping[str, torch.Tensor]
+    name: str, expert: str, bank: ExpertBank, origin: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
     """What an expert was, in the order of `_vector`."""
     values = []
@@ -222,7 +222,7 @@ def _side(name: str, module: Any) -> Side | None:
         (index, bank)
         for index, block in enumerate(blocks)
         for bank in block.modules()
-        if isinstance(bank, ExpertFeedForward)
+        if isinstance(bank, ExpertBank)
     ]
     experts = dict.fromkeys(expert for _, bank in having for expert in bank.names)
     indices = dict.fromkeys(index for index, _ in having)

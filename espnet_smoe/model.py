@@ -15,8 +15,9 @@ from espnet2.s2t.espnet_model import ESPnetS2TModel
 
 from espnet_smoe.balance import ROUTE_FLOOR
 from espnet_smoe.bandwidth import BANDWIDTHS, measure_batch
-from espnet_smoe.decoder import SMoETransformerDecoder
+from espnet_smoe.decoder import RoutedDecoder, SMoETransformerDecoder
 from espnet_smoe.encoder import RoutedEncoder
+from espnet_smoe.learned_gate import balance_loss, forget_balance
 from espnet_smoe.route_stats import ObservedLoss, RouteStats
 from espnet_smoe.routing import RoutingError
 from espnet_smoe.signatures import adds_options_to
@@ -35,6 +36,10 @@ class SMoES2TModel(ESPnetS2TModel):
     the waveform.
     `route_override` (or, outside training, the environment variable ESPNET_SMOE_ROUTE) forces one
     expert. Dense encoders and decoders work too: their side has no routes.
+
+    With learned gates (`espnet_smoe.learned_moe`) the loss of training has their load-balance loss
+    in it, which is logged as ``balance_loss``. That of validation has not, so it compares with that
+    of other models.
 
     Args:
         trim_padding: At inference, drop a trailing run of exact zeros when the input is exactly
@@ -87,17 +92,20 @@ class SMoES2TModel(ESPnetS2TModel):
             routes_by_bandwidth = type(self).encoder_route is SMoES2TModel.encoder_route
             if unknown and routes_by_bandwidth:
                 raise RoutingError(
-                    f"encoder_conf.experts: model 'smoe' routes by bandwidth and never picks "
-                    f"{', '.join(unknown)} (accepted: {', '.join(self.encoder_tags)}); name it in "
-                    "model_conf.channels if the data say where it serves; for another axis "
-                    "override SMoES2TModel.encoder_route"
+                    f"{self.encoder.expert_table.option}: model 'smoe' routes by bandwidth and "
+                    f"never picks {', '.join(unknown)} (accepted: {', '.join(self.encoder_tags)}); "
+                    "name it in model_conf.channels if the data say where it serves; for another "
+                    "axis override SMoES2TModel.encoder_route"
                 )
         decoder_axis: Sequence[str] = ()
+        if isinstance(self.decoder, RoutedDecoder):
+            decoder_axis = self.decoder.expert_names
         if isinstance(self.decoder, SMoETransformerDecoder):
             self.decoder.bind_tokens(self.token_list, private_tokens)
-            decoder_axis = self.decoder.expert_names
         elif private_tokens:
-            raise RoutingError("model_conf.private_tokens: the decoder has no experts")
+            raise RoutingError(
+                "model_conf.private_tokens: the decoder has no experts that tokens pick"
+            )
         self.route_stats = RouteStats(
             decoder_axis,
             encoder_axis,
@@ -158,6 +166,7 @@ class SMoES2TModel(ESPnetS2TModel):
             RoutingError: A tag or prompt without an expert; names the utterance.
         """
         self._given_bandwidth = bandwidth
+        forget_balance(self)
         try:
             loss, stats, weight = super().forward(
                 speech, speech_lengths, text, text_lengths, *args, **kwargs
@@ -180,9 +189,15 @@ class SMoES2TModel(ESPnetS2TModel):
             # None would be dropped before ESPnet's DDP average, which matches keys by position.
             for key in [k for k in stats if k.startswith(("cer_ctc", "cer_interctc"))]:
                 stats[key] = _or_nan(stats[key], loss)
+        if self.training:
+            balance = balance_loss(self)
+            if balance is not None:
+                loss = loss + balance
+                stats["loss"] = loss.detach()
+                stats["balance_loss"] = balance.detach()[None]
         if self.decoder is not None:
             decoder_names = None
-            if isinstance(self.decoder, SMoETransformerDecoder):
+            if isinstance(self.decoder, RoutedDecoder):
                 decoder_names = self.decoder.last_route
             scores = self.criterion_att.take()
             stats.update(self.route_stats(scores, decoder_names, self.last_route, self.training))
@@ -239,6 +254,23 @@ class SMoES2TModel(ESPnetS2TModel):
             )
         return super().encode(speech, speech_lengths)
 
+    def forced_route(self, utterances: int) -> tuple[str, ...] | None:
+        """The encoder's expert of each utterance by an override; None if there is none.
+
+        Raises:
+            RoutingError: An override that is no expert.
+        """
+        from_environment = None if self.training else os.environ.get(ROUTE_VARIABLE)
+        override = self.route_override or from_environment
+        if not override:
+            return None
+        if override not in self.encoder.expert_names:
+            raise RoutingError(
+                f"route_override (or {ROUTE_VARIABLE}) is {override!r}; accepted: "
+                f"{', '.join(self.encoder.expert_names)}"
+            )
+        return (override,) * utterances
+
     def encoder_route(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor, given: torch.Tensor | None
     ) -> tuple[str, ...]:
@@ -252,15 +284,9 @@ class SMoES2TModel(ESPnetS2TModel):
         Raises:
             RoutingError: An override that is no expert, or a given value that is no bandwidth.
         """
-        from_environment = None if self.training else os.environ.get(ROUTE_VARIABLE)
-        override = self.route_override or from_environment
-        if override:
-            if override not in self.encoder.expert_names:
-                raise RoutingError(
-                    f"route_override (or {ROUTE_VARIABLE}) is {override!r}; accepted: "
-                    f"{', '.join(self.encoder.expert_names)}"
-                )
-            return (override,) * len(speech)
+        forced = self.forced_route(len(speech))
+        if forced is not None:
+            return forced
         if given is None:
             return tuple(e.likelier for e in measure_batch(speech, speech_lengths, self.fs))
         names = []

@@ -29,7 +29,7 @@ from torch.nn.functional import conv1d, log_softmax, pad, scaled_dot_product_att
 from espnet_smoe.checkpoints import ModelError
 from espnet_smoe.compat import PositionalEncoding
 from espnet_smoe.decoder_cache import check_decoder, keys_and_values, queries, run_layer
-from espnet_smoe.experts import ExpertFeedForward
+from espnet_smoe.experts import ExpertBank
 
 ENCODERS = (ConformerEncoder, TransformerEncoder, EBranchformerEncoder)
 MOST_TOKENS = 5000  # of a hypothesis with its prompt; ESPnet's own table of positions
@@ -41,7 +41,7 @@ def check_exportable(model: Any) -> None:
     Raises:
         ModelError: It has experts, or a part of another kind than the accepted ones.
     """
-    if any(isinstance(module, ExpertFeedForward) for module in model.modules()):
+    if any(isinstance(module, ExpertBank) for module in model.modules()):
         raise ModelError(
             "the model has experts; accepted are dense models: write the route that you want with "
             "'espnet-smoe export' first"

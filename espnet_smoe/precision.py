@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from espnet_smoe.encoder import RoutedEncoder, banks_of
+from espnet_smoe.encoder import RoutedEncoder
+from espnet_smoe.experts import ExpertBank
 from espnet_smoe.token_scores import QuantizedOutput
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -143,7 +144,7 @@ def _compile(model: Any, backend: str) -> None:
     blocks = getattr(model.encoder, "encoders", None)
     if blocks is None:
         raise ValueError(f"compile: the encoder {type(model.encoder).__name__} has no blocks")
-    for bank in banks_of(model.encoder):
+    for bank in [m for m in model.encoder.modules() if isinstance(m, ExpertBank)]:
         # which experts run is decided outside of what is compiled, or each mix would compile anew
         bank.forward = torch.compiler.disable(bank.forward, recursive=False)  # type: ignore[method-assign]
         for expert in bank.experts.values():

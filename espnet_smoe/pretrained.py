@@ -21,6 +21,7 @@ import yaml
 from espnet2.text.build_tokenizer import build_tokenizer
 from typeguard import TypeCheckError
 
+from espnet_smoe.allocator import return_freed_memory
 from espnet_smoe.checkpoints import SUFFIXES, ModelError, load_weights
 from espnet_smoe.expert_subset import keep_experts
 
@@ -247,6 +248,7 @@ def load(
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r} cannot be used: {error}") from error
+    return_freed_memory()
     return Pretrained(model.eval(), args, tokenizer, files)
 
 

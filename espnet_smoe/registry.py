@@ -12,6 +12,10 @@ import wrapt
 from espnet2.train import dataset, iterable_dataset
 
 from espnet_smoe import audio_reader
+from espnet_smoe.bandwidth_embedding import (
+    BandwidthEmbeddingConformerEncoder,
+    BandwidthEmbeddingTransformerEncoder,
+)
 from espnet_smoe.batching import build_plan_iter_factory
 from espnet_smoe.compat import CTCPrefixScorer
 from espnet_smoe.ctc_scorer import follow_prompts
@@ -21,8 +25,14 @@ from espnet_smoe.encoder import (
     SMoEEBranchformerEncoder,
     SMoETransformerEncoder,
 )
+from espnet_smoe.learned_moe import (
+    LearnedMoEConformerEncoder,
+    LearnedMoETransformerDecoder,
+    LearnedMoETransformerEncoder,
+)
 from espnet_smoe.model import SMoES2TModel
 from espnet_smoe.preprocessor import SMoEPreprocessor
+from espnet_smoe.random_routing import RandomS2TModel, RandomTransformerDecoder
 
 if TYPE_CHECKING:
     from espnet2.tasks.abs_task import IteratorOptions
@@ -34,6 +44,18 @@ ENCODERS = {
 }
 DECODERS = {"smoe_transformer": SMoETransformerDecoder}
 MODELS = {"smoe": SMoES2TModel}
+# What S-MoE is compared with.
+BASELINE_ENCODERS = {
+    "learned_moe_conformer": LearnedMoEConformerEncoder,
+    "learned_moe_transformer": LearnedMoETransformerEncoder,
+    "bandwidth_embedding_conformer": BandwidthEmbeddingConformerEncoder,
+    "bandwidth_embedding_transformer": BandwidthEmbeddingTransformerEncoder,
+}
+BASELINE_DECODERS = {
+    "learned_moe_transformer": LearnedMoETransformerDecoder,
+    "smoe_transformer_random": RandomTransformerDecoder,
+}
+BASELINE_MODELS = {"smoe_random": RandomS2TModel}
 PREPROCESSORS = {"smoe": SMoEPreprocessor}
 DATA_NAMES = ("bandwidth",)
 
@@ -49,9 +71,9 @@ def register() -> None:
     from espnet2.tasks import s2t
 
     for choices, classes in (
-        (s2t.encoder_choices, ENCODERS),
-        (s2t.decoder_choices, DECODERS),
-        (s2t.model_choices, MODELS),
+        (s2t.encoder_choices, ENCODERS | BASELINE_ENCODERS),
+        (s2t.decoder_choices, DECODERS | BASELINE_DECODERS),
+        (s2t.model_choices, MODELS | BASELINE_MODELS),
         (s2t.preprocessor_choices, PREPROCESSORS),
     ):
         choices.classes.update(classes)

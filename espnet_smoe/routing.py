@@ -11,6 +11,7 @@ Shape letters: B utterances, T tokens.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class TagTable:
 
     def __init__(self, names: Sequence[str], *, option: str) -> None:
         self.names = check_expert_names(names, option=option)
+        self.option = option
         if BLEND in self.names:
             raise RoutingError(
                 f"{option} names an expert {BLEND!r}, which stands for several experts; choose "
@@ -271,6 +273,29 @@ class GuideTable:
     def tokens_of(self, expert: str) -> tuple[str, ...]:
         """The guiding tokens that an expert serves, in the list's order; none before `bind`."""
         return tuple(token for token, name in self.guides.items() if name == expert)
+
+    def remapped(self, experts: Mapping[str, str]) -> GuideTable:
+        """A copy whose tokens go to other experts; `bind` comes first.
+
+        Args:
+            experts: ``{expert: the one that serves its tokens instead}``; the others stay.
+
+        Raises:
+            RoutingError: A name that is no expert, or `bind` was not called.
+        """
+        unknown = sorted({*experts, *experts.values()} - set(self.names))
+        if unknown:
+            raise RoutingError(
+                f"{', '.join(unknown)} is no expert of {self.option} (known: "
+                f"{', '.join(self.names)})"
+            )
+        if not self._bound:
+            raise RoutingError("the table knows no tokens: call bind(token_list) first")
+        other = copy.copy(self)
+        other._expert_of = {token: experts.get(n, n) for token, n in self._expert_of.items()}
+        if self.default_expert is not None:
+            other.default_expert = experts.get(self.default_expert, self.default_expert)
+        return other
 
     def route(
         self, tokens: torch.Tensor, *, origin: str = "text", whole_prompt: bool = True

@@ -10,11 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from tiny import EXPERTS, TOKENS, ids, randomize, training_config
 
 from espnet_smoe import Speech2Text
+from espnet_smoe.results import Result
 
 MAXLEN = -6.0  # random models rarely end by themselves
 STOCK = {"model": "espnet", "preprocessor": "s2t", "decoder": "transformer"}
@@ -33,7 +35,7 @@ def save_model(directory: Path, kind: str = "conformer", **options: Any) -> Path
     config = training_config(kind, **options)
     config["model_conf"] = {**model_conf, **options.get("model_conf", {})}
     if "encoder_conf" in config and config["encoder"].startswith("smoe_"):
-        config["encoder_conf"]["experts"] = ["wb", "nb"]
+        config["encoder_conf"].setdefault("experts", ["wb", "nb"])
     config["preprocessor_conf"] = {
         **config["preprocessor_conf"],
         "fs": 16000,
@@ -71,3 +73,15 @@ def model_directory() -> Path:
 def load_model(**keywords: Any) -> Speech2Text:
     """`Speech2Text` of `model_directory`."""
     return Speech2Text.from_pretrained(model_directory(), **{"maxlenratio": MAXLEN, **keywords})
+
+
+def same_entries(mine: Result, theirs: list[Any]) -> None:
+    """Our result unpacks into what ESPnet's class gives."""
+    assert len(mine) == len(theirs) > 0
+    for (text, token, token_int, plain, hyp), expected in zip(mine, theirs, strict=True):
+        assert (text, token, token_int, plain) == expected[:4]
+        assert hyp.yseq.tolist() == expected[4].yseq.tolist()
+        assert float(hyp.score) == pytest.approx(float(expected[4].score), abs=1e-4)
+        assert hyp.scores.keys() == {
+            k for k, v in expected[4].scores.items() if v or k in hyp.scores
+        }

@@ -1,85 +1,84 @@
-"""A tiny study: its YAMLs in a copy of the recipe, and synthetic results of runs."""
+"""What the study's programs need beside a model: test sets, a training set, options."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import yaml
-from recipe_copy import REPOSITORY, copy_recipe
+import soundfile
+from recipe_copy import RECIPE
+from tiny import FS, speech
 
-STUB = '''"""Stands in for the recipe's own."""
+from espnet_smoe.datadir import write_table
+
+sys.path.insert(0, str(RECIPE / "local"))
+
+SENTENCES = ["hola casa", "perro grande", "casa perro", "hola perro grande"]
+TRANSLATIONS = ["hello the house", "big dog", "the house dog", "hello the big dog"]
+SETS = "test_wb test_nb"
+OPTIONS = "beam_size: 2\nctc_weight: 0.3\nmaxlenratio: -6.0\n"
 
 
-def merge_system(config, system):
-    """Merged key by key."""
-    merged = dict(config)
-    for key, value in system.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge_system(merged[key], value) if both else value
-    return merged
-'''
-SYSTEMS: dict[str, dict[str, Any]] = {
-    "base": {
-        "encoder": "conformer",
-        "encoder_conf": None,
-        "decoder": "transformer",
-        "decoder_conf": None,
-    },
-    "encdec_smoe": {},
-    "asr_only": {"data": {"tasks": ["asr"]}, "decoder": "transformer", "decoder_conf": None},
-    "wrong_labels": {"data": {"labels": {"bandwidth_wrong": 0.5, "task_wrong": 0}}},
-}
-OWN_OPTIONS = {"experts", "expert_blocks", "macaron_experts", "default_expert"}
-ARGS = (
-    "--mini_size 24 --corpus_args '--valid_size 4 --test_size 4' --nbpe 330 "
-    "--inference_args '--beam_size 2'"
-)
-STUDY: dict[str, Any] = {
-    "name": "tiny",
-    "corpora": {"mini": {"corpus": "mini", "args": ARGS, "config": "conf/train_tiny.yaml"}},
-    "runs": [
-        {
-            "corpus": "mini",
-            "systems": ["base", "encdec_smoe"],
-            "seeds": [1],
-            "s2t_args": "--max_epoch 2 --num_iters_per_epoch 2",
+def program(name: str) -> ModuleType:
+    """A program of the recipe."""
+    return __import__(name)
+
+
+def write_sets(directory: Path) -> Path:
+    """Test sets and a training set of stage 4: every sentence in both bandwidths."""
+    audio = directory / "audio"
+    audio.mkdir(parents=True)
+    train: dict[str, dict[str, Any]] = {}
+    for place, band in enumerate(("wb", "nb")):
+        utts = [f"s{i}" for i in range(len(SENTENCES))]
+        paths = {}
+        for i, utt in enumerate(utts):
+            paths[utt] = audio / f"{utt}_{band}.flac"
+            x = speech(9000 + 600 * i, wide=band == "wb", seed=i)
+            soundfile.write(paths[utt], x.numpy(), FS)
+        folder = directory / f"test_{band}"
+        folder.mkdir()
+        tables = {
+            "wav.scp": paths,
+            "utt2lang": dict.fromkeys(utts, "spa"),
+            "utt2bw": dict.fromkeys(utts, band),
+            "utt2spk": {utt: f"spk{i % 2}" for i, utt in enumerate(utts)},
+            "text": dict(zip(utts, SENTENCES, strict=True)),
+            "text.st_eng": dict(zip(utts, TRANSLATIONS, strict=True)),
         }
-    ],
-}
+        for name, table in tables.items():
+            write_table(folder / name, table)
+        for i, utt in enumerate(utts):
+            for task, text in (("asr", SENTENCES[i]), ("st_eng", TRANSLATIONS[i])):
+                row = {
+                    "wav.scp": paths[utt],
+                    "text": f"<spa><{task}><notimestamps> {text}",
+                    "text.ctc": SENTENCES[i],
+                    "bandwidth": place,
+                    "utt2bw": band,
+                    "utt2task": task,
+                    "utt2num_samples": 9000 + 600 * i,
+                }
+                for name, value in row.items():
+                    train.setdefault(name, {})[f"{utt}-{band}_{task}"] = value
+    (directory / "train").mkdir()
+    for name, table in train.items():
+        write_table(directory / "train" / name, table)
+    (directory / "decode.yaml").write_text(OPTIONS, encoding="utf-8")
+    return directory
 
 
-def write_yaml(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+def command(model: Path, sets: Path, out: Path, *more: str) -> list[str]:
+    """A program's command line."""
+    return [
+        *("--s2t_dir", str(model), "--examples", str(sets), "--sets", SETS, "--out", str(out)),
+        *("--config", str(sets / "decode.yaml"), *more),
+    ]
 
 
-def study_recipe(target: Path, study: dict[str, Any] = STUDY) -> Path:
-    """A copy of the recipe with a study and systems of its own."""
-    recipe = copy_recipe(target)
-    if not (recipe / "local/study_config.py").exists():
-        (recipe / "local/study_config.py").write_text(STUB, encoding="utf-8")
-    tiny = yaml.safe_load((recipe / "conf/train_tiny.yaml").read_text(encoding="utf-8"))
-    for system, changes in SYSTEMS.items():
-        whole = dict(changes)
-        for side in ("encoder_conf", "decoder_conf"):
-            if side in whole:  # dense: without this package's own options
-                whole[side] = dict.fromkeys(OWN_OPTIONS & tiny[side].keys())
-        write_yaml(recipe / f"conf/study/systems/{system}.yaml", whole)
-    write_yaml(recipe / "conf/study/tiny.yaml", study)
-    return recipe
-
-
-def fake_recipe(target: Path, study: dict[str, Any]) -> Path:
-    """The same with a run.sh that trains nothing (`fake_run.py`)."""
-    recipe = study_recipe(target, study)
-    program = (REPOSITORY / "tests" / "fake_run.py").read_text(encoding="utf-8")
-    run_sh = recipe / "run.sh"
-    run_sh.write_text(program.replace("/usr/bin/env python3", sys.executable), encoding="utf-8")
-    with (recipe / "local/study_collect.py").open("a", encoding="utf-8") as file:
-        file.write(
-            "\n\ndef parameters(s2t_dir):\n"
-            '    return {"total": 3000000, "active": {"wb/asr": 2000000, "nb/asr": 2000000}}\n'
-        )
-    return recipe
+def arguments(module: ModuleType, words: list[str]) -> argparse.Namespace:
+    """What a program makes of its command line."""
+    return module.get_options().parse_args(words)

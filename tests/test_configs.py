@@ -28,10 +28,12 @@ from espnet_smoe.experts import param_counts
 
 import check_config  # isort: skip  (stage_data puts the recipe's local/ on the path)
 import train_bbpe  # isort: skip
+from study_config import merge_system  # isort: skip
 
 SHIPPED = sorted((RECIPE / "conf").glob("train_*.yaml"))
 TINY = REPOSITORY / "tests" / "data" / "train_tiny.yaml"
-PAPER = ["base", "dec_ffnx2", "dec_smoe", "encdec_smoe"]  # the ladder; then our conformer
+PAPER = ["base", "dec_ffnx2", "enc_smoe", "dec_smoe", "encdec_smoe"]  # the ladder and a rung more
+COMPARED = ["learned_moe", "bandwidth_embedding", "random_routes"]  # with it; then our conformer
 VOCABULARY = 40000
 CLASSES = {choices.name: choices for choices in S2TTask.class_choices_list}
 CLASSES["preprocessor"] = s2t.preprocessor_choices
@@ -40,11 +42,18 @@ PARTS += ["frontend", "specaug", "optim", "scheduler"]
 TRAINING = ["iterator_type", "valid_iterator_type", "batch_bins", "num_workers", "seed"]
 TRAINING += ["max_epoch", "accum_grad", "grad_clip", "keep_nbest_models", "best_model_criterion"]
 TRAINING += ["num_att_plot", "unused_parameters"]
+SMOE_MODEL = {"trim_padding", "speech_length", "fs"}
+GATED = {"experts", "expert_blocks", "balance_weight", "gate_scale", "gate_jitter"}
 OWN = {  # options that ESPnet's class does not have
     "encoder: smoe_conformer": {"experts", "expert_blocks", "macaron_experts"},
     "encoder: smoe_transformer": {"experts", "expert_blocks"},
     "decoder: smoe_transformer": {"experts", "expert_blocks", "default_expert"},
-    "model: smoe": {"trim_padding", "speech_length", "fs"},
+    "encoder: learned_moe_transformer": GATED,
+    "encoder: bandwidth_embedding_transformer": {"bandwidths"},
+    "decoder: learned_moe_transformer": GATED,
+    "decoder: smoe_transformer_random": {"experts", "expert_blocks"},
+    "model: smoe": SMOE_MODEL,
+    "model: smoe_random": SMOE_MODEL,
     "preprocessor: smoe": {"pad_prob"},
 }
 BY_ID = {"ids": lambda path: path.stem}
@@ -87,7 +96,7 @@ def paper(name: str) -> Path:
 
 def test_the_ladder_is_shipped() -> None:
     names = {path.stem.removeprefix("train_") for path in SHIPPED}
-    assert {*PAPER, "encdec_smoe_conformer", "mini", "mboshi_fr"} <= names
+    assert {*PAPER, *COMPARED, "encdec_smoe_conformer", "mini", "mboshi_fr"} == names
 
 
 @pytest.mark.parametrize("path", [*SHIPPED, TINY], **BY_ID)
@@ -115,10 +124,13 @@ def test_a_config_lists_the_options_it_uses(path: Path) -> None:
 @pytest.mark.parametrize("path", [*SHIPPED, TINY], **BY_ID)
 def test_a_config_agrees_with_itself(path: Path) -> None:
     config = read(path)
-    assert config["model"] == config["preprocessor"] == "smoe"
+    random = config["decoder"] == "smoe_transformer_random"
+    assert config["model"] == ("smoe_random" if random else "smoe")
+    assert config["preprocessor"] == "smoe"
     assert config["iterator_type"] == config["valid_iterator_type"] == "task"
-    for part in ("encoder", "decoder"):  # experts are for the smoe_* classes, which need them
-        assert config[part].startswith("smoe_") == ("experts" in config[f"{part}_conf"])
+    for part in ("encoder", "decoder"):  # experts are for classes that have some
+        has_experts = config[part].startswith(("smoe_", "learned_moe_"))
+        assert has_experts == ("experts" in config[f"{part}_conf"])
     model, preprocessor = config["model_conf"], config["preprocessor_conf"]
     assert model["speech_length"] == preprocessor["speech_length"]
     assert model["fs"] == preprocessor["fs"] == config["frontend_conf"]["fs"] == 16000
@@ -130,8 +142,12 @@ def test_a_config_builds_with_its_experts(path: Path) -> None:
     config = read(path)
     model = build(path, 500)
     routes = list(param_counts(model).active)
-    encoder = config["encoder_conf"].get("experts", [])
-    decoder = list(config["decoder_conf"].get("experts", {}))
+    encoder, decoder = (
+        config[f"{part}_conf"].get("experts", []) for part in ("encoder", "decoder")
+    )
+    if config["encoder"].startswith("learned_moe_"):
+        assert (encoder, decoder, routes) == (2, 2, ["learned"])
+        return
     pairs = ["/".join(filter(None, (e, d))) for e in encoder or [""] for d in decoder or [""]]
     assert sorted(routes) == sorted(pairs if pairs != [""] else ["dense"])
 
@@ -140,21 +156,34 @@ def test_the_ladder_has_the_papers_sizes() -> None:
     """At 40,000 tokens, without the CTC layer; 111.4 M where the paper's front end gives 107 M."""
     sizes = {name: without_ctc(paper(name)) for name in PAPER}
     totals = {name: round(total / 1e6, 1) for name, (total, _) in sizes.items()}
-    assert totals == {"base": 111.4, "dec_ffnx2": 124.0, "dec_smoe": 124.0, "encdec_smoe": 149.2}
+    smoe = {"enc_smoe": 136.6, "dec_smoe": 124.0, "encdec_smoe": 149.2}
+    assert totals == {"base": 111.4, "dec_ffnx2": 124.0, **smoe}
     base = sizes["base"][0]
-    for name in ("base", "dec_smoe", "encdec_smoe"):
+    for name in ("base", *smoe):
         assert set(sizes[name][1].values()) == {base}  # a route costs what the dense model costs
     assert sizes["encdec_smoe"][1].keys() == {"wb/asr", "wb/st", "nb/asr", "nb/st"}
     assert abs(sizes["dec_ffnx2"][0] - sizes["dec_smoe"][0]) < 1e-4 * base
 
 
-def test_the_ladder_differs_in_its_experts_only() -> None:
-    configs = {name: read(paper(name)) for name in PAPER}
+def test_what_it_is_compared_with_has_the_same_sizes() -> None:
+    base, smoe = without_ctc(paper("base"))[0], without_ctc(paper("encdec_smoe"))
+    gates = (12 + 6) * 2 * 512
+    assert without_ctc(paper("learned_moe")) == (smoe[0] + gates, {"learned": base + gates})
+    vectors = 2 * 80
+    embedded = base + vectors
+    assert without_ctc(paper("bandwidth_embedding")) == (embedded, {"dense": embedded})
+    random = {f"{e}/{d}": base for e in ("e0", "e1") for d in ("d0", "d1")}
+    assert without_ctc(paper("random_routes")) == (smoe[0], random)
+
+
+def test_the_configs_differ_in_their_experts_only() -> None:
+    configs = {name: read(paper(name)) for name in [*PAPER, *COMPARED]}
     for config in configs.values():
+        config["model"] = config["model"].removesuffix("_random")
         for part in ("encoder", "decoder"):
-            config[part] = config[part].removeprefix("smoe_")
-            for own in ("experts", "expert_blocks", "default_expert"):
-                config[f"{part}_conf"].pop(own, None)
+            assert config[part].removesuffix("_random").endswith("transformer")
+            for own in OWN.get(f"{part}: {config.pop(part)}", ()):
+                config[f"{part}_conf"].pop(own)
     assert configs["dec_ffnx2"]["decoder_conf"].pop("linear_units") == 4096
     assert configs["base"]["decoder_conf"]["linear_units"] == 2048
     configs["dec_ffnx2"]["decoder_conf"]["linear_units"] = 2048
@@ -234,8 +263,11 @@ def stage_8(
     monkeypatch.chdir(data)
     config_path = tmp_path / "train.yaml"
 
-    def run(examples: Path = data / "s2t" / "train", **changes: Any) -> tuple[int, str]:
-        config = read(TINY)
+    def run(
+        examples: Path = data / "s2t" / "train", system: str = "encdec_smoe", **changes: Any
+    ) -> tuple[int, str]:
+        systems = RECIPE / "conf" / "study" / "systems"
+        config = merge_system(read(TINY), read(systems / f"{system}.yaml"))
         for name, options in changes.items():
             config[name].update(options)
         config_path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -259,6 +291,25 @@ def test_stage_8_runs_every_route_forward_and_backward(
     assert "forward and backward on 8 examples: loss_ctc" in out
     for route in ("asr_wb", "asr_nb", "st_wb", "st_nb"):
         assert f"loss_att_{route} " in out
+
+
+@pytest.mark.parametrize(
+    ("system", "figures"),
+    [
+        ("learned_moe", ["loss_att"]),
+        ("bandwidth_embedding", ["loss_att_wb", "loss_att_nb"]),
+        ("random_routes", ["loss_att_d0_e0", "loss_att_d1_e1"]),
+    ],
+)
+def test_stage_8_runs_what_smoe_is_compared_with(
+    stage_8: Callable[..., tuple[int, str]], system: str, figures: list[str]
+) -> None:
+    status, out = stage_8(system=system)
+    assert status == 0, out
+    assert all(f"{figure} " in out for figure in figures)
+    status, error = stage_8(system=system, preprocessor_conf={"speech_length": 9})
+    assert status == 1
+    assert "model_conf has speech_length 8" in error
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,11 @@ def test_several_corpora_pass_stages_1_to_7(recipe: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("corpora", "directories", "message"),
     [
-        ("covost3_es_en", "", "--corpus covost3_es_en: unknown; accepted: mini, mboshi_fr, own, "),
+        (
+            "covost3_es_en",
+            "",
+            "--corpus covost3_es_en: unknown; accepted: mini, mini_hard, mboshi_fr, own, ",
+        ),
         ("covost2_es", "", "--corpus covost2_es: unknown; accepted: mini"),
         ("", "", "--corpus : unknown; accepted: mini"),
         ("own kaldi", "", "--corpus own kaldi: accepted are several different corpora"),

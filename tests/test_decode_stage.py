@@ -192,12 +192,18 @@ def test_an_option_that_is_not_known_is_named(
 )
 def test_the_route_of_the_encoder(route: str, expert: str) -> None:
     assert decode.encoder_expert(route) == expert
+    assert decode.encoder_expert(route, ["e0", "e1"]) == expert
+
+
+def test_a_route_of_an_encoder_whose_experts_are_no_bandwidths() -> None:
+    assert decode.encoder_expert("e1", ["e0", "e1"]) == "e1"
+    assert decode.encoder_expert("e1/asr", ["e0", "e1"]) == "e1"
 
 
 def test_a_model_without_routes_has_no_table_of_them(
     stage: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode, "encoder_expert", lambda route: "")
+    monkeypatch.setattr(decode, "encoder_expert", lambda route, known: "")
     decode.decode(stage, [])
     assert sorted(p.name for p in Path("out/test/asr").iterdir()) == ["score", "text"]
 

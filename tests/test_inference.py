@@ -13,7 +13,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saved_model import MAXLEN, STOCK, load_model, model_directory, save_model
+from saved_model import MAXLEN, STOCK, load_model, model_directory, same_entries, save_model
 from tiny import FS, speech
 
 from espnet_smoe import Speech, Speech2Text
@@ -31,18 +31,6 @@ TASKS = ["asr", "st_eng", "st_deu"]
 @pytest.fixture(scope="module")
 def s2t() -> Speech2Text:
     return load_model()
-
-
-def same_entries(mine: Result, theirs: list[Any]) -> None:
-    """Our result unpacks into what ESPnet's class gives."""
-    assert len(mine) == len(theirs) > 0
-    for (text, token, token_int, plain, hyp), expected in zip(mine, theirs, strict=True):
-        assert (text, token, token_int, plain) == expected[:4]
-        assert hyp.yseq.tolist() == expected[4].yseq.tolist()
-        assert float(hyp.score) == pytest.approx(float(expected[4].score), abs=1e-4)
-        assert hyp.scores.keys() == {
-            k for k, v in expected[4].scores.items() if v or k in hyp.scores
-        }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ words: Any = importlib.import_module("mini_words")
 grammar: Any = importlib.import_module("mini_grammar")
 splitting: Any = importlib.import_module("mini_splits")
 speech: Any = importlib.import_module("mini_speech")
+corpus: Any = importlib.import_module("mini_corpus")
 prepare_mini: Any = importlib.import_module("prepare_mini")
 
 DEFAULT = {"train": 1400, "valid": 100, "test": 220}
@@ -222,7 +224,9 @@ def test_every_variant_changes_the_voice(speaker):
 def test_unknown_voices_are_refused(speaker):
     with pytest.raises(speech.SpeechError, match="no voice variant 'nobody'"):
         speaker.speak("hola", "es", "nobody")
-    with pytest.raises(speech.SpeechError, match=r"accent 'fr' is unknown \(known: es, la\)"):
+    with pytest.raises(
+        speech.SpeechError, match=r"accent 'fr' is unknown \(known: es, la, gb, us\)"
+    ):
         speaker.speak("hola", "fr")
 
 
@@ -305,7 +309,7 @@ def test_corpus_is_the_same_for_any_number_of_processes_and_made_once(tmp_path, 
     for split, size in TINY.items():
         scp = read_table(Path("data") / split / "wav.scp")
         assert len(scp) == size
-        for table in prepare_mini.TABLES:
+        for table in ("wav.scp", *prepare_mini.COLUMNS):
             assert list(read_table(Path("data") / split / table)) == list(scp)
         for utt, path in scp.items():
             assert Path(path).is_file() and Path(path).stem == utt
@@ -328,21 +332,20 @@ def test_an_interrupted_run_is_completed_by_the_next(tmp_path, monkeypatch):
     for name in ("speak_all", "write_table"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             (tmp_path / "data/valid/text").unlink(missing_ok=True)
-            patch.setattr(prepare_mini, name, stop)
+            patch.setattr(corpus, name, stop)
             prepare_mini.prepare(*arguments)
     assert prepare_mini.prepare(*arguments)
     assert tree(tmp_path) == whole
 
 
-def test_failures_name_the_utterance_or_the_process(tmp_path, monkeypatch, speaker):
+def test_failures_name_the_utterance_or_the_process(tmp_path, speaker):
     items = prepare_mini.plan(TINY, 1)[:2]
     (tmp_path / "train").mkdir()
     bad = items[0]._replace(variant="nobody")
     with pytest.raises(prepare_mini.MiniError, match=f"utterance {bad.utt}: .*'nobody'"):
-        list(prepare_mini.speak_all(speaker, [bad], tmp_path, 1))
-    monkeypatch.setattr(prepare_mini, "render", lambda *_: os._exit(9))
+        list(corpus.speak_all(partial(prepare_mini.render, speaker), [bad], tmp_path, 1))
     with pytest.raises(prepare_mini.MiniError, match="a worker process died: 0 of 2"):
-        list(prepare_mini.speak_all(speaker, items, tmp_path, 1))
+        list(corpus.speak_all(lambda _: os._exit(9), items, tmp_path, 1))
 
 
 def test_command_line_names_a_wrong_size(capsys):

@@ -27,8 +27,12 @@ NAMES: list[tuple[Any, dict[str, Any]]] = [
     (s2t.encoder_choices, registry.ENCODERS),
     (s2t.decoder_choices, registry.DECODERS),
     (s2t.model_choices, registry.MODELS),
+    (s2t.encoder_choices, registry.BASELINE_ENCODERS),
+    (s2t.decoder_choices, registry.BASELINE_DECODERS),
+    (s2t.model_choices, registry.BASELINE_MODELS),
     (s2t.preprocessor_choices, registry.PREPROCESSORS),
 ]
+GATED = {"experts", "expert_blocks", "balance_weight", "gate_scale", "gate_jitter"}
 BASES = [
     *((SMOE[kind], DENSE[kind], {"experts", "expert_blocks", "macaron_experts"}) for kind in SMOE),
     (
@@ -44,6 +48,25 @@ BASES = [
             *("channels", "private_tokens", "train_only", "train_rows"),
         },
     ),
+    *(
+        (registry.BASELINE_ENCODERS[f"{name}_{kind}"], DENSE[kind], own)
+        for kind in ("conformer", "transformer")
+        for name, own in (
+            ("learned_moe", GATED | {"macaron_experts"}),
+            ("bandwidth_embedding", {"bandwidths"}),
+        )
+    ),
+    (
+        registry.BASELINE_DECODERS["learned_moe_transformer"],
+        stock_decoder.TransformerDecoder,
+        GATED,
+    ),
+    (
+        registry.BASELINE_DECODERS["smoe_transformer_random"],
+        stock_decoder.TransformerDecoder,
+        {"experts", "expert_blocks"},
+    ),
+    (registry.BASELINE_MODELS["smoe_random"], SMoES2TModel, set()),
     (
         SMoEPreprocessor,
         S2TPreprocessor,

@@ -25,7 +25,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--nj", "0"], "--nj 0: accepted is 1 or more"),
         (["--audio_format", "mp3"], "--audio_format mp3: accepted: flac, flac.ark, wav.ark, none"),
         (["--stock_decode", "yes"], "--stock_decode yes: accepted: true, false"),
-        (["--corpus", "minni"], "--corpus minni: unknown; accepted: mini, mboshi_fr, own"),
+        (
+            ["--corpus", "minni"],
+            "--corpus minni: unknown; accepted: mini, mini_hard, mboshi_fr, own",
+        ),
         (
             ["--test_sets", "valid test", "--telephone_share", "0"],
             "--train_set, --valid_set, --test_sets: valid is named more than once",

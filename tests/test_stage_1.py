@@ -26,7 +26,10 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope", "", "data/nope"], "unknown corpus 'nope'; accepted: mini, mboshi_fr, own"),
+        (
+            ["nope", "", "data/nope"],
+            "unknown corpus 'nope'; accepted: mini, mini_hard, mboshi_fr, own",
+        ),
         (["mboshi_fr", "", "data/m"], "--corpus mboshi_fr needs --corpus_dir"),
         (["mboshi_fr", "/nowhere", "data/m"], "/nowhere"),
         (

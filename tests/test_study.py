@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from recipe_copy import RECIPE, environment
-from study_files import STUB, fake_recipe, write_yaml
+from study_recipe import STUB, fake_recipe, write_yaml
 
 from espnet_smoe.datadir import read_table
 

@@ -8,6 +8,7 @@
 #
 # Examples:
 #   ./run.sh --stage 1 --stop_stage 13                       # the built-in corpus
+#   ./run.sh --corpus mini_hard                              # a harder one, with noise
 #   ./run.sh --corpus mboshi_fr --corpus_dir DIR             # real speech
 #   ./run.sh --corpus "fisher_callhome covost2_es_en" --corpus_dir "DIR1 DIR2"
 #   ./run.sh --corpus manifest --corpus_dir DIR              # DIR/{train,valid,test}.tsv
@@ -22,8 +23,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 stage=1
 stop_stage=13
 skip_stages=            # stages between spaces
-corpus=mini             # one or several between spaces: mini, mboshi_fr, own, manifest, kaldi,
-                        # librispeech, fisher_callhome, covost2_SRC_TGT, mustc_en_TGT,
+corpus=mini             # one or several between spaces: mini, mini_hard, mboshi_fr, own, manifest,
+                        # kaldi, librispeech, fisher_callhome, covost2_SRC_TGT, mustc_en_TGT,
                         # europarl_st_SRC_TGT
 corpus_dir=             # default: db.sh's; of several corpora: in their order, - for db.sh's
 datadir=                # default: data/<corpus>
@@ -38,13 +39,14 @@ python=python3
 train_set=train
 valid_set=valid
 test_sets=              # default: the corpus's
-mini_size=5000          # training sentences of the built-in corpus
+mini_size=5000          # training sentences of a built-in corpus
 corpus_args=            # further options of local/prepare_<corpus>.py
 telephone_share=        # share of the training utterances sent through a simulated telephone;
                         # test sets then exist in both bandwidths. default: 0.5; own, manifest,
                         # kaldi, real telephone speech and several corpora: 0
-telephone_codec=ulaw    # names between spaces, drawn evenly: ulaw alaw g721 g723_24 gsm opus amr_nb; all
-telephone_level=false   # true: draw each copy's speech level too
+telephone_codec=        # names between spaces, drawn evenly: ulaw alaw g721 g723_24 gsm opus amr_nb;
+                        # all. default: ulaw; mini_hard: ulaw alaw g721 gsm
+telephone_level=        # true: draw each copy's speech level too. default: false; mini_hard: true
 telephone_noise=0       # share of the copies with line noise
 on_conflict=measured    # header and spectrum disagree: measured, header, or error
 fs=16000
@@ -52,10 +54,13 @@ audio_format=flac       # flac, flac.ark, wav.ark; none: no copies, training and
                         # originals, at any rate
 speed_perturb_factors=  # e.g. "0.9 1.0 1.1": copies of the training set at other speeds
 min_seconds=0.2
-max_seconds=            # default: 8 (mini), 12 (mboshi_fr), 30 (others)
+max_seconds=            # default: 8 (mini), 10 (mini_hard), 12 (mboshi_fr), 30 (others)
+extra_tasks=            # tables utt2<task> whose labels are tasks too: "intent voice" (mini_hard),
+                        # "bandwidth" (stage 2's); the config needs an expert for each
 
 # Tokens
-nbpe=                   # lines of the token list; default: 350 (mini), 260 (mboshi_fr), 8000
+nbpe=                   # lines of the token list; default: 350 (mini), 500 (mini_hard),
+                        # 260 (mboshi_fr), 8000
 bpemode=bpe             # bpe, unigram
 timestamps=auto         # true: all of <0.00> ... <30.00>; auto: if the text has any
 
@@ -90,8 +95,8 @@ hf_repo=                # stage 15
 
 options="stage stop_stage skip_stages corpus corpus_dir datadir dumpdir expdir ngpu nj dask python
 train_set valid_set test_sets mini_size corpus_args telephone_share telephone_codec telephone_level
-telephone_noise on_conflict fs audio_format speed_perturb_factors min_seconds max_seconds nbpe
-bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches route_temperature route_floor
+telephone_noise on_conflict fs audio_format speed_perturb_factors min_seconds max_seconds extra_tasks
+nbpe bpemode timestamps s2t_config s2t_args s2t_tag mixed_batches route_temperature route_floor
 check_samples accept_faults allow_speaker_overlap train_threads stats_dir tasks inference_config
 inference_args stock_decode decode_threads inference_model inference_tag route_override
 text_normalisation hf_repo"
@@ -125,6 +130,7 @@ if [ "${#corpora[@]}" -gt 1 ]; then
         for set in ${facts[0]}; do all_tests+=" ${name}_${set}"; done
     done
     facts=("${all_tests# }" 0 30 8000)
+    facts_line=(ulaw false)
     facts_config=conf/train_encdec_smoe_conformer.yaml
 fi
 case "${audio_format}" in
@@ -155,6 +161,8 @@ if setpriv --pdeathsig KILL true 2> /dev/null; then
 fi
 test_sets=${test_sets:-${facts[0]}}
 telephone_share=${telephone_share:-${facts[1]}}
+telephone_codec=${telephone_codec:-${facts_line[0]}}
+telephone_level=${telephone_level:-${facts_line[1]}}
 if [[ "${telephone_share}" =~ ^0*\.?0*$ ]]; then telephone_share=0; fi
 max_seconds=${max_seconds:-${facts[2]}}
 nbpe=${nbpe:-${facts[3]}}
@@ -246,11 +254,11 @@ if runs 1; then
             sets="${train_set} ${valid_set} ${facts[0]}"
         fi
         case "${name}" in
-            mini) corpus_options=(--size "${mini_size}") ;;
+            mini | mini_hard) corpus_options=(--size "${mini_size}") ;;
             own | manifest | kaldi) corpus_options=(--sets "${sets}") ;;
             *) corpus_options=() ;;
         esac
-        if [ "${#corpora[@]}" -gt 1 ] && [ "${name}" != mini ]; then
+        if [ "${#corpora[@]}" -gt 1 ] && [[ "${name}" != mini* ]]; then
             corpus_options+=(--text_case lower_nopunct)  # some would be in capitals
         fi
         local/data.sh "${name}" "${dir}" "${out}" "${downloads}" "${nj}" "${python}" \
@@ -283,7 +291,8 @@ if runs 4; then
     log "Stage 4: one example per utterance and task -> ${examples}"
     ${python} local/make_examples.py --raw "${dumpdir}/raw" --out "${examples}" --fs "${fs}" \
         --train_sets "${train_set} ${valid_set}" --test_sets "${decode_sets}" \
-        --min_seconds "${min_seconds}" --max_seconds "${max_seconds}"
+        --min_seconds "${min_seconds}" --max_seconds "${max_seconds}" \
+        --extra_tasks "${extra_tasks}"
 fi
 
 if runs 5; then

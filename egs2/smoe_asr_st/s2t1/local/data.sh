@@ -6,9 +6,9 @@ corpus=$1; corpus_dir=$2; data=$3; downloads=$4; nj=$5; python=$6
 shift 6
 
 case "${corpus}" in
-    mini)
+    mini | mini_hard)
         # The audio of one data directory must not replace that of another.
-        exec ${python} local/prepare_mini.py --out "${data}" \
+        exec ${python} "local/prepare_${corpus}.py" --out "${data}" \
             --audio_dir "${downloads}/$(basename "${data}")" --nj "${nj}" "$@" ;;
     own)
         # DATA_DIR already holds the tables; see the README.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,8 @@ def decode_missing(
         name: read_table(examples / name / "wav.scp") for name in {r.test_set for r in requests}
     }
     failures = []
+    encoder = getattr(getattr(speech2text, "s2t_model", None), "encoder", None)
+    known = getattr(encoder, "expert_names", ())
 
     def work() -> Iterator[tuple[Request, Any]]:
         for request in requests:
@@ -190,7 +192,8 @@ def decode_missing(
             if isinstance(outcome, Failure):
                 failures.append(str(outcome.error))
                 continue
-            tasks = {**done.get(request.key, {}), **{t: entry_of(r) for t, r in outcome.items()}}
+            entries = {task: entry_of(result, known) for task, result in outcome.items()}
+            tasks = {**done.get(request.key, {}), **entries}
             journal.add({"key": list(request.key), "tasks": tasks})
             done[request.key] = tasks
     if failures:
@@ -200,19 +203,24 @@ def decode_missing(
         )
 
 
-def entry_of(result: Result) -> Entry:
+def entry_of(result: Result, known: Collection[str] = ()) -> Entry:
     """What the tables say of a result."""
     entry = {"text": one_line(result.text), "score": f"{result.score:.4f}"}
-    expert = encoder_expert(result.route)
+    expert = encoder_expert(result.route, known)
     if expert:
         entry["utt2route"] = expert
     return entry
 
 
-def encoder_expert(route: str) -> str:
-    """The encoder's part of a route such as ``nb/asr``; empty if it has no experts."""
+def encoder_expert(route: str, known: Collection[str] = ()) -> str:
+    """The encoder's part of a route such as ``nb/asr``; empty if it has no experts.
+
+    Args:
+        route: A result's.
+        known: The encoder's experts that are no bandwidths.
+    """
     first, slash, _ = route.partition("/")
-    return first if slash or first in (*BANDWIDTHS, BLEND) else ""
+    return first if slash or first in (*BANDWIDTHS, BLEND, *known) else ""
 
 
 if __name__ == "__main__":

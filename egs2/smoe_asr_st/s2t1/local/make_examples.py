@@ -4,7 +4,8 @@
 Reads the data directories of stage 3 and writes ESPnet's S2T (OWSM) format: the text of an
 example is ``<language><task><notimestamps> text``, ``text.ctc`` the source transcript,
 ``text.prev`` is ``<na>``. What cannot be used is left out and noted (``faults.jsonl``): the
-utterance, or with a faulty translation that task's example alone. Tables are read and written
+utterance, or with a faulty translation that task's example alone. ``--extra_tasks`` makes tasks
+of labels that stand in tables ``utt2<task>``. Tables are read and written
 line by line, whatever their size.
 """
 
@@ -41,6 +42,33 @@ def find_tasks(directory: Path) -> dict[str, Path]:
     return tasks
 
 
+def label_tables(directory: Path, tasks: str) -> dict[str, str]:
+    """The tables that the labels of further tasks stand in.
+
+    Args:
+        directory: A data directory.
+        tasks: Between spaces; ``bandwidth`` means ``utt2bw``, any other ``utt2<task>``.
+
+    Returns:
+        ``{"text.<task>": table}``.
+
+    Raises:
+        DataError: There is no such table, or the task has texts already.
+    """
+    tables = {}
+    for task in tasks.split():
+        table = directory / ("utt2bw" if task == "bandwidth" else f"utt2{task}")
+        if not table.is_file():
+            known = sorted(path.name for path in directory.glob("utt2*"))
+            raise DataError(
+                f"--extra_tasks {task}: {table}: no such file (known: {', '.join(known)})"
+            )
+        if task in find_tasks(directory):
+            raise DataError(f"--extra_tasks {task}: {directory / f'text.{task}'} is there already")
+        tables[f"text.{task}"] = table.name
+    return tables
+
+
 def read_texts(path: Path) -> dict[str, str]:
     """Read and normalise a text table.
 
@@ -69,18 +97,20 @@ class Source:
     Attributes:
         directory: The directory.
         names: Its tables; those of `REQUIRED` cover every utterance.
+        labels: ``{"text.<task>": table}`` of texts that are copied from another table.
         faults: What is wrong with it: noted by earlier stages, then by this one.
     """
 
     directory: Path
     names: list[str]
+    labels: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(init=False)
 
     def __post_init__(self) -> None:
         self.faults = read_faults(self.directory)
         self.left_out = {fault.utt for fault in self.faults}
         languages = {value for _, value in rows(self.directory / "utt2lang", lambda fault: None)}
-        tasks = find_tasks(self.directory)
+        tasks = [*find_tasks(self.directory), *(name[len("text.") :] for name in self.labels)]
         self.symbols = special_symbols(sorted(v for v in languages if isinstance(v, str)), tasks)
 
     def note(self, utt: str, name: str, reason: str) -> None:
@@ -89,9 +119,10 @@ class Source:
 
     def utterances(self) -> Iterator[tuple[str, dict[str, str]]]:
         """(utterance id, its sound values by table) of each utterance that can be used."""
-        tables = [rows(self.directory / name, self.faults.append) for name in self.names]
+        names = list(dict.fromkeys([*self.names, *self.labels.values()]))
+        tables = [rows(self.directory / name, self.faults.append) for name in names]
         for utt, values in join(*tables):
-            row = {n: v for n, v in zip(self.names, values, strict=True) if v is not None}
+            row = {n: v for n, v in zip(names, values, strict=True) if v is not None}
             missing = [name for name in REQUIRED if name not in row]
             if missing:
                 # An utterance that an earlier stage left out may linger in tables it copied.
@@ -102,6 +133,7 @@ class Source:
             row = {
                 n: self._text(utt, n, v) if n.startswith("text") else v for n, v in sound.items()
             }
+            row |= {n: self._text(utt, t, row[t]) for n, t in self.labels.items() if t in row}
             row = {name: value for name, value in row.items() if value}
             if all(name in row for name in REQUIRED):
                 yield utt, row
@@ -161,9 +193,12 @@ class Lengths:
 
 def make_training_set(directory: Path, target: Path, args: argparse.Namespace) -> None:
     """Write the examples of a training or validation set."""
+    labels = label_tables(directory, args.extra_tasks)
     tasks = {task: path.name for task, path in find_tasks(directory).items()}
+    texts = [name for name in tasks.values() if name != "text"]
+    tasks |= {name[len("text.") :]: name for name in labels}
     spoken = [SPEAKERS] if (directory / SPEAKERS).exists() else []
-    source = Source(directory, [*REQUIRED, *(n for n in tasks.values() if n != "text"), *spoken])
+    source = Source(directory, [*REQUIRED, *texts, *spoken], labels)
     lengths = Lengths(args)
     utterances = 0
 
@@ -224,7 +259,8 @@ def make_test_set(directory: Path, target: Path, args: argparse.Namespace) -> No
     """Write a test set: plain references; only utterances with faults are left out."""
     present = [path.name for pattern in ("text*", "utt2*") for path in directory.glob(pattern)]
     names = [*REQUIRED, *sorted(set(present) - set(REQUIRED))]
-    source = Source(directory, names)
+    labels = label_tables(directory, args.extra_tasks)
+    source = Source(directory, names, labels)
     references = {
         path.name: [n for n in names if n == path.name or n.startswith(f"{path.name}.ref")]
         for path in find_tasks(directory).values()
@@ -234,7 +270,8 @@ def make_test_set(directory: Path, target: Path, args: argparse.Namespace) -> No
     count = 0
     with publish_dir(target) as partial:
         with ExitStack() as stack:
-            out = [stack.enter_context(TableWriter(partial / name)) for name in names]
+            tables = [*names, *labels]
+            out = [stack.enter_context(TableWriter(partial / name)) for name in tables]
             for utt, row in source.utterances():
                 count += 1
                 lengths.outside(utt, row["utt2num_samples"])
@@ -274,6 +311,7 @@ def main() -> int:
     parser.add_argument("--test_sets", required=True)
     parser.add_argument("--min_seconds", type=float, default=0.2)
     parser.add_argument("--max_seconds", type=float, default=30.0)
+    parser.add_argument("--extra_tasks", default="", help="of labels: utt2<task>; or bandwidth")
     parser.add_argument("--fs", type=int, default=16000)
     args = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""Speech for the mini corpus: espeak-ng in process, 16 kHz, the same bytes on every run.
+"""Speech for the built-in corpora: espeak-ng in process, 16 kHz, the same bytes on every run.
 
 espeak-ng comes with the wheel ``espeakng-loader`` (no apt package). It keeps state from call to
 call, so every utterance is spoken by a fresh fork of this process; resampling is exact integer
@@ -21,6 +21,8 @@ import numpy as np
 NATIVE_RATE = 22050  # Hz, espeak-ng's own
 RATE = 16000  # Hz, written
 ACCENTS = {"es": "es", "la": "es-419"}  # short name in speaker ids -> espeak-ng voice
+ENGLISH = {"gb": "en", "us": "en-us"}  # likewise, for English ("en-gb" is no name)
+VOICES = {**ACCENTS, **ENGLISH}
 VOLUME = 70  # espeak-ng's 0..200; 100 clips several voices
 EDGE_SECONDS = 0.1  # silence kept at either end
 UP, DOWN = 320, 441  # 22,050 Hz * 320 / 441 = 16 kHz
@@ -83,8 +85,8 @@ class Speaker:
         """Speak a text in a fresh fork, so that nothing of earlier calls is heard.
 
         Args:
-            text: Spanish, plain words.
-            accent: A key of `ACCENTS`.
+            text: Plain words.
+            accent: A key of `VOICES`.
             variant: An espeak-ng voice variant; empty for the accent's own voice.
             rate: Words per minute.
             pitch: 0 to 99.
@@ -95,13 +97,13 @@ class Speaker:
         Raises:
             SpeechError: Unknown accent or variant, or espeak-ng failed.
         """
-        if accent not in ACCENTS:
-            raise SpeechError(f"accent {accent!r} is unknown (known: {', '.join(ACCENTS)})")
+        if accent not in VOICES:
+            raise SpeechError(f"accent {accent!r} is unknown (known: {', '.join(VOICES)})")
         variants = self.data / "voices" / "!v"
         # espeak-ng itself falls back to the plain voice without a word
         if variant and not (variants / variant).is_file():
             raise SpeechError(f"espeak-ng has no voice variant {variant!r} in {variants}")
-        voice = ACCENTS[accent] + (f"+{variant}" if variant else "")
+        voice = VOICES[accent] + (f"+{variant}" if variant else "")
         reader, writer = os.pipe()
         with warnings.catch_warnings():
             # Python 3.12 warns about forks beside numpy's idle threads; the child uses none
@@ -124,9 +126,11 @@ class Speaker:
             raise SpeechError(f"espeak-ng failed on {text!r} (voice {voice}, status {status})")
         return np.frombuffer(data, "<i2")
 
-    def check_variants(self, variants: Sequence[str]) -> None:
+    def check_variants(
+        self, variants: Sequence[str], accents: Sequence[str] = tuple(ACCENTS)
+    ) -> None:
         """Raise SpeechError if two of the variants, or one and the plain voice, sound the same."""
-        for accent in ACCENTS:
+        for accent in accents:
             heard = {self.speak("hola", accent).tobytes(): "the plain voice"}
             for variant in variants:
                 other = heard.setdefault(self.speak("hola", accent, variant).tobytes(), variant)

@@ -9,6 +9,7 @@ Written for this project, everyday domain. No two words differ in spelling alone
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -200,7 +201,8 @@ def article(gender: str, number: int) -> str:
 
 def with_article(english: str) -> str:
     """Put ``a`` or ``an`` in front."""
-    return ("an " if english[0] in "aeiou" else "a ") + english
+    vowel = re.match("(?!uni|use)[aeiou]|honest|hour", english)
+    return ("an " if vowel else "a ") + english
 
 
 def contract(spanish: str) -> str:
