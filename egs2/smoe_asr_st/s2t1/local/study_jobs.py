@@ -231,12 +231,12 @@ class State:
         ]
 
     def tidy(self, run: Run) -> None:
-        """Remove the checkpoints of a finished run that are not to be kept."""
-        if self.keep == "all":
+        """Remove the checkpoints of a finished run that are not to be kept, after its experiments."""
+        if self.keep == "all" or self.open_experiments(run):
             return
         places = self.places[run.corpus.key]
         kept: set[Path] = set()
-        if self.keep == "best" or self.open_experiments(run):
+        if self.keep == "best":
             model = places.model(run)
             kept = {model, model.resolve()}
         directory = places.s2t_dir(run)
