@@ -92,7 +92,7 @@ def change_data(places: Places, run: Run) -> None:
         return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    for name in test_sets(source):
+    for name in decoded_sets(source):
         (out / name).symlink_to(os.path.relpath(source / name, out))
     whole = source
     if run.data.tasks:
@@ -109,7 +109,7 @@ def change_data(places: Places, run: Run) -> None:
     mark.touch()
 
 
-def test_sets(examples: Path) -> list[str]:
+def decoded_sets(examples: Path) -> list[str]:
     """The test sets of stage 4, as they are decoded."""
     names = (path.name for path in examples.iterdir() if path.is_dir())
     return sorted(name for name in names if name not in (TRAIN, VALID, SELECTED))

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs import Job
-from study_data import TRAIN, test_sets
+from study_data import TRAIN, decoded_sets
 from study_places import (
     Places,
     code_commit,
     differences,
+    evaluation_facts,
     identity,
     program,
-    test_list,
-    training_list,
+    training_facts,
 )
 from study_plan import Experiment, Run, Study
 from study_queue import Failure, Task
@@ -106,7 +106,7 @@ class State:
         Raises:
             DataError: Names a file and both lists.
         """
-        here = training_list(places.dumpdir / "s2t" / TRAIN)
+        here = training_facts(places.dumpdir / "s2t" / TRAIN)
         for run in self.study.runs:
             if run.corpus.key == places.corpus.key and self.done(run) and not run.data.as_dict():
                 there = read_result(places.json(run)).content["train"]
@@ -155,8 +155,10 @@ class State:
             "name": run.corpus.key,
             "identity": self.identity(run),
             "data": {
-                "train": training_list(examples / TRAIN),
-                "tests": {name: test_list(examples / name) for name in test_sets(examples)},
+                "train": training_facts(examples / TRAIN),
+                "tests": {
+                    name: evaluation_facts(examples / name) for name in decoded_sets(examples)
+                },
             },
             "commands": {
                 step: places.command(run, (stage, stage))
@@ -197,7 +199,7 @@ class State:
         command = program(
             f"study_{experiment.name}",
             *("--s2t_dir", places.s2t_dir(run), "--examples", examples),
-            *("--sets", " ".join(test_sets(examples)), "--out", out, *experiment.args.split()),
+            *("--sets", " ".join(decoded_sets(examples)), "--out", out, *experiment.args.split()),
         )
 
         def finish() -> None:
@@ -229,12 +231,12 @@ class State:
         ]
 
     def tidy(self, run: Run) -> None:
-        """Remove the checkpoints of a finished run that are not to be kept."""
-        if self.keep == "all":
+        """Remove the checkpoints of a finished run that are not to be kept, after its experiments."""
+        if self.keep == "all" or self.open_experiments(run):
             return
         places = self.places[run.corpus.key]
         kept: set[Path] = set()
-        if self.keep == "best" or self.open_experiments(run):
+        if self.keep == "best":
             model = places.model(run)
             kept = {model, model.resolve()}
         directory = places.s2t_dir(run)

@@ -233,7 +233,7 @@ def code_commit() -> str:
     return (last or "unknown") + ("-dirty" if changed else "")
 
 
-def training_list(directory: Path) -> dict[str, Any]:
+def training_facts(directory: Path) -> dict[str, Any]:
     """Size and hash of a training set of stage 4; paths are not in it, audio by its length."""
     samples = read_table(directory / "utt2num_samples")
     return {
@@ -243,7 +243,7 @@ def training_list(directory: Path) -> dict[str, Any]:
     }
 
 
-def test_list(directory: Path) -> dict[str, Any]:
+def evaluation_facts(directory: Path) -> dict[str, Any]:
     """Size and hash of a test set of stage 4: ids, references, bandwidths."""
     texts = sorted(path.name for path in directory.glob("text*"))
     return {

@@ -8,7 +8,7 @@ from typing import Any
 
 from score import reference_files
 from study_analysis import improvement
-from study_data import test_sets
+from study_data import decoded_sets
 from study_places import Places
 from study_results import write_result
 
@@ -31,7 +31,7 @@ def plan(places: Places) -> None:
     systems = max(2, sum(count > 1 for count in planned.values()))
     rows = [
         row
-        for name in test_sets(examples)
+        for name in decoded_sets(examples)
         for row in set_rows(examples / name, places, sorted(set(planned.values())), systems)
     ]
     assumptions = {
@@ -43,7 +43,7 @@ def plan(places: Places) -> None:
     write_result(path, {"name": places.corpus.key, "assumptions": assumptions, "rows": rows})
     print(f"{path}: the smallest relative improvement that 80 % of such studies find")
     for row in rows:
-        found = ", ".join(f"{k} seed(s) {value:+.1f} %" for k, value in row["smallest"].items())
+        found = ", ".join(f"{k} seed(s): {value:+.1f} %" for k, value in row["smallest"].items())
         print(
             f"  {row['set']} {row['task']} {row['bandwidth']}, {row['metric']} {row['rate']:g} of "
             f"{row['words']} words: {found}"

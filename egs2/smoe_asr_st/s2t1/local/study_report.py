@@ -37,7 +37,7 @@ quantile is Student's (`espnet_smoe/paired.py`; Obuchowski and Rockette 1995, Hi
 "bootstrap" is the percentile interval of a paired bootstrap that resamples both utterances and
 seeds: with few seeds it is too narrow where seeds matter and too wide where single utterances do,
 and no verdict rests on it. The table of seeds has each seed's change, and the t-interval from a
-pair's own seeds without pooling.
+pair's own seeds without pooling. p and the verdict are of the relative change.
 
 A claim is about systems as far as seeds are in it. †: no seed's variance is known; the interval is
 over utterances only and speaks of these trained models.

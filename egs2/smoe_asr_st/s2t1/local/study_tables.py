@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def run_table(corpora: Mapping[str, Sequence[Result]]) -> list[str]:
         tests = ", ".join(f"{n} ({t['utterances']})" for n, t in plain["tests"].items())
         commits = ", ".join(sorted({str(r.content["commit"]) for r in results}))
         train = plain["train"]
-        options = f"`--corpus {plain['corpus']} {' '.join(plain['args'])}`".replace(" `", "`")
+        options = f"`{shlex.join(['--corpus', plain['corpus'], *plain['args']])}`"
         rows.append(
             [corpus, options, str(train["examples"]), str(train["hours"]), tests]
             + [str(plain["updates"]), str(len(results)), commits]
@@ -95,7 +96,7 @@ def planned_table(plans: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in plan["rows"]
     ]
     header = ["corpus", "test set", "task", "band", "assumed", "utterances", "words"]
-    return table([*header, *(f"{k} seed(s)" for k in seeds)], rows)
+    return table([*header, *map(seed_word, seeds)], rows)
 
 
 def power_table(rows: Sequence[PowerRow]) -> list[str]:
@@ -112,7 +113,12 @@ def power_table(rows: Sequence[PowerRow]) -> list[str]:
         for row in rows
     ]
     header = ["corpus", "task", "test set", "band", "utterances", "sd, seeds", "sd, utterances"]
-    return table([*header, *(f"{k} seed(s)" for k in seeds), "from"], lines)
+    return table([*header, *map(seed_word, seeds), "from"], lines)
+
+
+def seed_word(count: int) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def cell_words(row: Row | PowerRow) -> list[str]:
