@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from recipe_copy import REPOSITORY, copy_recipe
+from recipe_copy import RECIPE, REPOSITORY, copy_recipe, environment
 
-STUB = '''"""Stands in for the recipe's own."""
+sys.path.insert(0, str(RECIPE / "local"))
 
+import study  # noqa: E402
+import study_queue  # noqa: E402
 
-def merge_system(config, system):
-    """Merged key by key."""
-    merged = dict(config)
-    for key, value in system.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge_system(merged[key], value) if both else value
-    return merged
-'''
 SYSTEMS: dict[str, dict[str, Any]] = {
     "base": {
         "encoder": "conformer",
@@ -58,8 +54,6 @@ def write_yaml(path: Path, content: Any) -> None:
 def study_recipe(target: Path, study: dict[str, Any] = STUDY) -> Path:
     """A copy of the recipe with a study and systems of its own."""
     recipe = copy_recipe(target)
-    if not (recipe / "local/study_config.py").exists():
-        (recipe / "local/study_config.py").write_text(STUB, encoding="utf-8")
     tiny = yaml.safe_load((recipe / "conf/train_tiny.yaml").read_text(encoding="utf-8"))
     for system, changes in SYSTEMS.items():
         whole = dict(changes)
@@ -83,3 +77,42 @@ def fake_recipe(target: Path, study: dict[str, Any]) -> Path:
             '    return {"total": 3000000, "active": {"wb/asr": 2000000, "nb/asr": 2000000}}\n'
         )
     return recipe
+
+
+# The harness on a run.sh that trains nothing; the working directory is the recipe's copy.
+ENTRY: dict[str, Any] = {"corpus": "mini", "systems": ["base", "encdec_smoe"], "seeds": [1]}
+PLAN: dict[str, Any] = {
+    "name": "fake",
+    "corpora": {"mini": {"corpus": "mini", "config": "conf/train_tiny.yaml"}},
+    "runs": [ENTRY],
+}
+RESULTS = Path("study/results/mini")
+EXP = Path("exp/study_fake/mini")
+
+
+def enter(target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a fake recipe with the study `PLAN`, and go there."""
+    directory = fake_recipe(target / "egs2" / "s2t1", PLAN)
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(study_queue, "POLL_SECONDS", 0.02)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    return directory
+
+
+def run(*options: object) -> int:
+    """The harness in this process."""
+    return study.main(["conf/study/tiny.yaml", "--nproc", "2", *map(str, options)])
+
+
+def change(**changes: Any) -> None:
+    """Write the study anew."""
+    write_yaml(Path("conf/study/tiny.yaml"), {**copy.deepcopy(PLAN), **changes})
+
+
+def calls(stage: int) -> list[str]:
+    """The models for which a stage was called, in order."""
+    lines = Path("calls").read_text(encoding="utf-8").splitlines()
+    return [
+        line.split()[1].removeprefix("study_") for line in lines if line.split()[0] == str(stage)
+    ]

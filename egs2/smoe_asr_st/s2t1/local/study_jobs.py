@@ -231,7 +231,7 @@ class State:
         ]
 
     def tidy(self, run: Run) -> None:
-        """Remove the checkpoints of a finished run that are not to be kept, after its experiments."""
+        """Remove the checkpoints of a finished run that are not to be kept, after experiments."""
         if self.keep == "all" or self.open_experiments(run):
             return
         places = self.places[run.corpus.key]
