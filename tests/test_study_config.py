@@ -25,8 +25,11 @@ SYSTEMS = sorted(path.stem for path in (CONF / "study" / "systems").glob("*.yaml
 HALVES = ["first_half", "last_half", "every_other"]
 NAMES = ["base", "dec_ffnx2", "enc_smoe", "dec_smoe", "encdec_smoe", "learned_moe"]
 NAMES += ["bandwidth_embedding", "random_routes", *(f"encdec_{half}" for half in HALVES)]
+NAMES += ["asr_only", "st_eng_only"]
 ROUTES = {
     "base": {"dense"},
+    "asr_only": {"dense"},
+    "st_eng_only": {"dense"},
     "dec_ffnx2": {"dense"},
     "bandwidth_embedding": {"dense"},
     "enc_smoe": {"wb", "nb"},
@@ -68,7 +71,8 @@ def tiny(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(config: dict[str, Any]) -> Any:
-    """By ESPnet's own parser, from a file, as in training."""
+    """By ESPnet's own parser, from a file, as in training; ``data`` is the harness's."""
+    config = {name: value for name, value in config.items() if name != "data"}
     args = S2TTask.get_parser().parse_args([])
     assert config.keys() <= vars(args).keys()
     for name, value in config.items():

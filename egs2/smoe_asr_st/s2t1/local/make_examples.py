@@ -287,7 +287,8 @@ def make_test_set(directory: Path, target: Path, args: argparse.Namespace) -> No
         if not count:
             raise DataError(f"{directory}: no utterance is left")
         write_faults(partial, source.faults)
-    print(f"{target}: {count} utterances ({', '.join(find_tasks(directory))})")
+    tasks = [*find_tasks(directory), *(name[len("text.") :] for name in labels)]
+    print(f"{target}: {count} utterances ({', '.join(tasks)})")
     if lengths.count:
         shown = ", ".join(f"{utt} ({reason})" for utt, reason in lengths.shown)
         print(
