@@ -112,7 +112,7 @@ def plot_efficiency(corpora: Mapping[str, Sequence[Result]], path: Path) -> None
     left.barh(places, total, color="#bbbbbb", label="total")
     left.barh(places, active, height=0.4, color="#0072b2", label="active on a route")
     left.set_xlabel("parameters, M")
-    left.legend(fontsize=8)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     right.barh(places, minutes, color="#0072b2")
     right.set_xlabel("training, min (mean over seeds)")
     left.set_yticks(places, names)
