@@ -30,7 +30,9 @@ LOUD_PERCENTILE = 95.0  # of all frames' power: the loud frames, not a single cl
 PEAK_SHARE = 0.03  # the strongest share of active frames speaks for a band (fricatives) ...
 PEAK_FRAMES = 3  # ... but at least so many, so that one click does not
 FLOOR_PERCENTILE = 20.0  # of a band's active frames: its level when only the floor is there
-NEAR_PEAK = 0.75  # frames that reach this share of the highest peak may hold clipping's overtones
+# Frames that reach this share of the highest peak may hold clipping's overtones; both are counted
+# from the lowest frame's peak, which DC and hum reach without speech.
+NEAR_PEAK = 0.75
 IMAGE_SHARE = 0.5  # the loudest share of a mirrored band's frames, where its image shows
 IMAGE_PERCENTILE = 20.0  # of image over mirrored band there; speech only adds to an image
 IMAGE_FRAMES = (3, 24)  # strongest frames whose fine structure is compared with its mirror image
@@ -262,7 +264,8 @@ def features(s: Spectrogram, start: int = 0, stop: int | None = None) -> Feature
     total_TK = np.cumsum(np.pad(evidence_TK, ((0, 0), (1, 0))), axis=1)
     evidence_T = ((total_TK[:, joined:] - total_TK[:, :-joined]) / joined).max(axis=1)
     peak_T = s.peak_T[part][active_T]
-    calm_T = peak_T < NEAR_PEAK * s.peak_T[part].max()
+    quiet, highest = peak_T.min(), s.peak_T[part].max()
+    calm_T = peak_T - quiet < NEAR_PEAK * (highest - quiet)
     if calm_T.sum() > strongest:
         evidence_T = np.where(calm_T, evidence_T, RISE_RANGE_DB[0])
     order = np.argsort(-evidence_T, kind="stable")

@@ -106,7 +106,7 @@ def test_level_does_not_matter(make, gain_db: float, seed: int) -> None:  # type
 @settings(max_examples=10, deadline=None)
 @given(
     offset=st.floats(-0.3, 0.3),
-    hum=st.floats(0, 0.1),  # more, with as much DC, hides the peaks of speech: RESULTS.md
+    hum=st.floats(0, 0.2),
     hum_hz=st.sampled_from([50, 60]),
     seed=st.integers(0, 20),
 )
