@@ -215,6 +215,11 @@ def test_the_corpus_is_made_once_with_tables_for_further_tasks(tmp_path, monkeyp
         for utt, voice in tables["utt2voice"].items():
             female = utt.split("-")[0] in {name.lower() for name in hard.FEMALE[split]}
             assert voice == ("female" if female else "male")
+        rates = {i.utt: i.rate for i in hard.plan(TINY, OPTIONS) if i.split == split}
+        for utt, noise in tables["utt2noise"].items():
+            assert noise.split()[0] == tables["utt2background"][utt]
+            slow, fast = rates[utt] < 160, rates[utt] >= 190
+            assert tables["utt2rate"][utt] == ("slow" if slow else "fast" if fast else "medium")
         assert all(Path(path).is_file() for path in tables["wav.scp"].values())
     assert not hard.prepare(*arguments)
     stamp = json.loads(Path("audio.stamp.json").read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ from recipe_copy import RECIPE, REPOSITORY
 
 sys.path.insert(0, str(RECIPE / "local"))
 
-from study_plan import SYSTEMS, read_study  # noqa: E402
+from study_places import identity  # noqa: E402
+from study_plan import SYSTEMS, Study, read_study  # noqa: E402
 from study_tables import PAPER  # noqa: E402
 
 STUDIES = sorted(
@@ -51,24 +52,50 @@ def test_quick_takes_no_more_than_two_hours_on_two_cores_and_keeps_to_itself() -
     assert {quick.results, quick.report}.isdisjoint({full.results, full.report})
 
 
-def test_full_has_the_ladder_with_three_seeds_and_the_papers_systems() -> None:
-    full = read_study(RECIPE / "conf/study/full.yaml")
-    mini, mboshi = (full.planned_seeds(corpus) for corpus in ("mini_hard", "mboshi_fr"))
+def shipped(name: str) -> Study:
+    return read_study(RECIPE / f"conf/study/{name}.yaml")
+
+
+def test_the_committed_study_has_the_ladder_with_three_seeds_and_the_papers_systems() -> None:
+    mini = shipped("full").planned_seeds("mini_hard")
     ladder = {"base", "dec_ffnx2", "dec_smoe", "encdec_smoe"}
-    for system in {*ladder, "learned_moe", "bandwidth_embedding"}:
-        assert mini[system] == 3
+    assert mini == dict.fromkeys([*ladder, "learned_moe", "bandwidth_embedding"], 3)
+    mboshi = shipped("mboshi_fr").planned_seeds("mboshi_fr")
     assert mboshi == dict.fromkeys(("base", "encdec_smoe", "bandwidth_embedding"), 3)
     assert {system for system, *_ in PAPER} <= mini.keys()
-    tasks = {run.data.tasks for run in full.runs}
+    tasks = {run.data.tasks for run in shipped("controls").runs}
     assert {("asr",), ("st_eng",)} <= tasks  # the dedicated models
 
 
-def test_every_system_differs_from_every_other() -> None:
-    study = read_study(RECIPE / "conf/study/full.yaml")
-    first = [run for run in study.runs if run.corpus.key == "mini_hard" and run.seed == 1]
-    texts = [yaml.safe_dump([dict(run.config), run.data.as_dict()]) for run in first]
+def test_studies_that_share_results_agree_on_the_runs_that_they_share() -> None:
+    runs: dict[tuple[str, str], dict[str, object]] = {}
+    for name in ("full", "controls", "labels", "tasks", "mboshi_fr", "quick"):
+        study = shipped(name)
+        assert (study.results == shipped("full").results) == (name != "quick")
+        for run in study.runs:
+            found = identity(run)
+            assert runs.setdefault((run.corpus.key, run.name), found) == found
+
+
+def test_systems_grow_from_two_to_eight_tasks_with_an_expert_each() -> None:
+    pairs = {run.system: run for run in shipped("tasks").runs}
+    every = [run.data.tasks for run in pairs.values() if run.data.tasks]
+    for number in (2, 4, 6, 8):
+        smoe = pairs[f"encdec_smoe.tasks{number}"]
+        dense = pairs.get(f"base.tasks{number}", pairs["base"])
+        assert smoe.data == dense.data
+        assert len(smoe.config["decoder_conf"]["experts"]) == number
+        assert len(smoe.data.tasks or range(8)) == number
+    assert all(a == b[: len(a)] for a in every for b in every if len(a) <= len(b))
+
+
+def test_every_system_differs_from_every_other_and_is_run() -> None:
+    studies = [shipped(path.stem) for path in STUDIES]
+    runs = {run.system: run for study in studies for run in study.runs if run.seed == 1}
+    texts = [yaml.safe_dump([run.corpus.key, dict(run.config), run.data.as_dict()])
+             for run in runs.values()]  # fmt: skip
     assert len(set(texts)) == len(texts)
-    assert {run.system for run in first} == {path.stem for path in SYSTEMS.glob("*.yaml")}
+    assert runs.keys() == {path.stem for path in SYSTEMS.glob("*.yaml")}
 
 
 def test_the_page_shows_a_study_that_can_be_read(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 Like `prepare_mini`: generated Spanish sentences with English translations, spoken by espeak-ng, the
 same bytes on every machine. The lexicon is ten times as large (`mini_hard_words`), valid and test
 have speakers of their own, rates and pitches vary more, and every utterance has background noise
-(`mini_noise`). ``utt2intent`` (the kind of sentence), ``utt2voice`` and ``utt2noise`` say more of
-an utterance. With ``--english_share`` some sentences are spoken in English and translated to
-Spanish.
+(`mini_noise`). ``utt2intent`` (the kind of sentence), ``utt2voice``, ``utt2background``,
+``utt2rate`` and ``utt2noise`` say more of an utterance. With ``--english_share`` some sentences are
+spoken in English and translated to Spanish.
 
 Usage: python local/prepare_mini_hard.py --size 5000 --seed 1 --out data --audio_dir downloads/hard
 """
@@ -52,6 +52,7 @@ MALE = {
     ),
 }
 RATES = (130, 220)  # words per minute, both ends included
+RATE_NAMES = ((160, "slow"), (190, "medium"), (221, "fast"))  # below so many words per minute
 PITCHES = (30, 70)  # espeak-ng's 0..99
 SNR = (5, 25)  # dB, both ends included
 CROWD = 24  # utterances from which a set's babble is made
@@ -173,6 +174,8 @@ COLUMNS: dict[str, Column] = {
     "utt2bw": lambda _: "wb",  # also where noise hides what a measurement needs
     "utt2intent": lambda i: i.pair.intent,
     "utt2voice": lambda i: "female" if i.variant in sum(FEMALE.values(), ()) else "male",
+    "utt2background": lambda i: i.noise,
+    "utt2rate": lambda i: next(name for end, name in RATE_NAMES if i.rate < end),
     "utt2noise": lambda i: f"{i.noise} {i.tenths / 10:.1f}",
 }
 TO_SPANISH: dict[str, Column] = {"text.st_spa": lambda i: i.pair.es if i.is_english else None}

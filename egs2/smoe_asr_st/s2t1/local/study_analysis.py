@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,8 @@ class Row:
         seeds: Its runs.
         values: ``(K,)`` their figures.
         mean: Over the seeds.
-        change: Against Base; None for Base itself, or without a common seed.
+        other: What it is compared with (`base_of`).
+        change: Against that; None for Base itself, or without a common seed.
         corrected_p: `change`'s p by Holm, over the comparisons of the corpus; None without.
     """
 
@@ -48,6 +49,7 @@ class Row:
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     mean: Estimate
+    other: str
     change: Comparison | None
     corrected_p: float | None = None
 
@@ -91,18 +93,25 @@ def corpora_of(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def rows_of(results: Sequence[Result], base: str) -> list[Row]:
-    """All rows of one corpus, by task, metric, test set, bandwidth; Base first."""
+    """All rows of one corpus, by task, metric, test set, bandwidth, variant; Base first."""
     rows = []
     for cell, systems in sorted(cells_of(results).items(), key=lambda item: order(item[0])):
         pooled = pooled_variances(systems)
-        names = sorted(systems, key=lambda name: (name != base, -len(systems[name].seeds), name))
+        names = sorted(
+            systems,
+            key=lambda name: (
+                *(variant_of(name), name != base_of(name, base, systems)),
+                *(-len(systems[name].seeds), name),
+            ),
+        )
         within = within_variance([runs.values() for runs in systems.values()])
         for name in names:
             runs = systems[name]
             change = None
-            if name != base and base in systems:
+            other = base_of(name, base, systems)
+            if name != other and other in systems:
                 with contextlib.suppress(NoSeeds):
-                    change = compare(systems[base], runs, pooled=pooled)
+                    change = compare(systems[other], runs, pooled=pooled)
             rows.append(
                 Row(
                     results[0].corpus,
@@ -111,10 +120,29 @@ def rows_of(results: Sequence[Result], base: str) -> list[Row]:
                     tuple(runs.seeds),
                     tuple(float(v) for v in runs.values()),
                     mean_over_seeds(runs, within),
+                    other,
                     change,
                 )
             )
     return with_correction(rows)
+
+
+def variant_of(system: str) -> str:
+    """What a system's name has behind a dot, if it does."""
+    return system.partition(".")[2]
+
+
+def base_of(system: str, base: str, systems: Container[str]) -> str:
+    """What a system is compared with.
+
+    A variant ``x.v`` with ``x``, which it is a variant of, where that was run; else with Base's
+    own variant ``base.v``; else, as any other system, with Base.
+    """
+    stem, _, variant = system.partition(".")
+    for other in (stem, f"{base}.{variant}"):
+        if other != system and other in systems and variant:
+            return other
+    return base
 
 
 def order(cell: Cell) -> tuple[object, ...]:
@@ -140,10 +168,15 @@ def pooled_variances(
 
 
 def with_correction(rows: Sequence[Row]) -> list[Row]:
-    """Rows with Holm's correction over all comparisons of the primary metrics."""
-    compared = [row for row in rows if row.primary and row.change is not None]
-    corrected = holm([row.change.change.p for row in compared if row.change is not None])
-    found = dict(zip(map(id, compared), corrected, strict=True))
+    """Rows with Holm's correction over the primary metrics of the systems, and of each variant."""
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.primary and row.change is not None:
+            families.setdefault(variant_of(row.system), []).append(row)
+    found: dict[int, float] = {}
+    for compared in families.values():
+        corrected = holm([row.change.change.p for row in compared if row.change is not None])
+        found |= dict(zip(map(id, compared), corrected, strict=True))
     return [
         Row(**{**vars(row), "corrected_p": found[id(row)]}) if id(row) in found else row
         for row in rows

@@ -198,7 +198,8 @@ class State:
         examples = places.examples(run)
         command = program(
             f"study_{experiment.name}",
-            *("--s2t_dir", places.s2t_dir(run), "--examples", examples),
+            *("--s2t_dir", places.s2t_dir(run), "--model_file", places.model(run).name),
+            *("--examples", examples),
             *("--sets", " ".join(decoded_sets(examples)), "--out", out, *experiment.args.split()),
         )
 

@@ -26,7 +26,12 @@ HOST_OPTIONS = frozenset({"nj", "ngpu", "dask", "python", "train_threads", "deco
 FEATURES = ("frontend", "frontend_conf", "preprocessor", "preprocessor_conf")
 # What a model's figures do not depend on, as git's patterns; see `code_commit`.
 NOT_CODE = ("study", "STUDY.md", "conf/study", "local/study*")
-NOT_CODE_TOP = ("espnet_smoe/paired.py", "espnet_smoe/power.py", "espnet_smoe/plots.py")
+NOT_CODE_TOP = (  # what analyses runs, or looks at finished models
+    *("espnet_smoe/paired.py", "espnet_smoe/power.py", "espnet_smoe/plots.py"),
+    *("espnet_smoe/swaps.py", "espnet_smoe/failures.py", "espnet_smoe/mixing.py"),
+    *("espnet_smoe/mutual_information.py", "espnet_smoe/gradient_cosines.py"),
+    "espnet_smoe/teacher_forcing.py",
+)
 DATA_TABLES = ("text", "text.ctc", "utt2bw", "bandwidth", "utt2task", "utt2num_samples")
 
 

@@ -8,13 +8,15 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import study_plots
+import study_scale_section
 import study_tables as tables
-from study_analysis import Row, corpora_of, power_rows, rows_of
+from study_analysis import Row, corpora_of, power_rows, rows_of, variant_of
 from study_results import Result, read_json, read_results
 
 from espnet_smoe.datadir import DataError, write_text
@@ -38,6 +40,9 @@ quantile is Student's (`espnet_smoe/paired.py`; Obuchowski and Rockette 1995, Hi
 seeds: with few seeds it is too narrow where seeds matter and too wide where single utterances do,
 and no verdict rests on it. The table of seeds has each seed's change, and the t-interval from a
 pair's own seeds without pooling. p and the verdict are of the relative change.
+
+A variant `x.v` is compared with `x`, if that was run, else with `{base}.v`; Holm's correction is
+over the systems, and over each kind of variant by itself.
 
 A claim is about systems as far as seeds are in it. †: no seed's variance is known; the interval is
 over utterances only and speaks of these trained models.
@@ -73,7 +78,7 @@ def markdown(results: Sequence[Result], args: argparse.Namespace, plots: Path) -
         "",
     ]
     for corpus in corpora:
-        lines += corpus_section(corpus, rows[corpus], args, plots)
+        lines += corpus_section(corpus, rows[corpus], corpora[corpus], args, plots)
     lines += ["## The paper's improvements beside ours", ""]
     lines += ["Relative change against Base; the paper's are without intervals.", ""]
     lines += tables.paper_table(rows)
@@ -130,10 +135,16 @@ def power_section(corpora: Mapping[str, Sequence[Result]], args: argparse.Namesp
 
 
 def corpus_section(
-    corpus: str, rows: Sequence[Row], args: argparse.Namespace, plots: Path
+    corpus: str,
+    rows: Sequence[Row],
+    results: Sequence[Result],
+    args: argparse.Namespace,
+    plots: Path,
 ) -> list[str]:
-    """The results of one corpus."""
-    primary = [row for row in rows if row.primary]
+    """The results of one corpus: its systems, then their variants."""
+    whole = [row for row in rows if row.primary]
+    primary = [row for row in whole if not variant_of(row.system)]
+    variants = [row for row in whole if variant_of(row.system)]
     lines = [f"### {corpus}", "", tables.verdicts(primary, args.base), ""]
     lines += tables.result_table(primary)
     changes, seeds = plots / f"{corpus}_changes.png", plots / f"{corpus}_seeds.png"
@@ -141,10 +152,21 @@ def corpus_section(
         lines += [picture(changes, args), ""]
     study_plots.plot_seeds(primary, seeds)
     lines += [picture(seeds, args), "", "Change by seed:", "", *tables.seed_table(primary)]
+    if variants:
+        lines += ["Variants, each compared with what stands in brackets:", ""]
+        lines += tables.result_table([in_brackets(row) for row in variants])
+        lines += study_scale_section.section(variants, results, args.base)
+        if study_scale_section.plot(variants, args.base, plots / f"{corpus}_tasks.png"):
+            lines += [picture(plots / f"{corpus}_tasks.png", args), ""]
     others = [row for row in rows if not row.primary]
     if others:
         lines += ["Other metrics (not among the comparisons):", "", *tables.secondary_table(others)]
     return lines
+
+
+def in_brackets(row: Row) -> Row:
+    """A variant's row, which says what it is compared with."""
+    return replace(row, system=f"{row.system} ({row.other})")
 
 
 def picture(path: Path, args: argparse.Namespace) -> str:

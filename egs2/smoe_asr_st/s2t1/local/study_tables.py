@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from study_analysis import BETTER, NEITHER, WORSE, PowerRow, Row
+from study_analysis import BETTER, NEITHER, WORSE, PowerRow, Row, base_of
 from study_results import ALL, Result
 
 from espnet_smoe.paired import Estimate
@@ -229,9 +229,11 @@ def efficiency_table(corpora: Mapping[str, Sequence[Result]], base: str) -> list
     """Parameters, training and decoding time."""
     lines = []
     for corpus, results in corpora.items():
-        plain = [r.content["seconds"]["training"] for r in results if r.system == base]
-        for system in dict.fromkeys(r.system for r in results):
+        systems = dict.fromkeys(r.system for r in results)
+        for system in systems:
             own = [r.content for r in results if r.system == system]
+            other = base_of(system, base, systems)
+            plain = [r.content["seconds"]["training"] for r in results if r.system == other]
             total, active = own[0]["parameters"]["total"], own[0]["parameters"]["active"].values()
             span = sorted({min(active), max(active)})
             times = [[c["seconds"][step] for c in own] for step in ("training", "decoding")]
