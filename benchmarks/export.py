@@ -9,12 +9,13 @@
 `same`: largest differences of encoder outputs and decoder scores between each exported route, run
 by ESPnet in a process in which this package cannot be imported, and the S-MoE model on its route;
 and parameters against the dense model's. Random models of the paper's size (40k tokens), or a
-trained one. `speed`: whole calls of `espnet_smoe.Speech2Text` on 10 s, 40 tokens, the cases in turn
-in one process: medians of the rounds' ratios to the base, with bootstrap intervals, of wall and of
-processor time (which another program's work disturbs less). `memory`: peak resident memory of
-loading and decoding, a process for each case. The cases: the dense ``base`` of the same shape, the
-``exported`` route, the ``smoe`` model on that route, with all of its experts or loaded with those
-of the route only.
+trained one. `speed`: whole calls of `espnet_smoe.Speech2Text` on 10 s, 40 tokens, the cases in a
+random order in each round: medians of the rounds' ratios to the base, with bootstrap intervals, of
+wall and of processor time (which another program's work disturbs less). Four processes load them
+in another order each, since where in memory a model lies is worth a percent by itself. `memory`:
+peak resident memory of loading and decoding, a process for each case. The cases: the dense
+``base`` of the same shape, the ``exported`` route, the ``smoe`` model on that route, with all of
+its experts or loaded with those of the route only.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ CONF = Path(__file__).parents[1] / "egs2/smoe_asr_st/s2t1/conf"
 SECONDS, TOKENS = 10.0, 40
 ROUTE = Experts("nb", "asr")
 CASES = ("base", "exported", "smoe", "smoe, route only")
+CLOCKS = ("wall", "cpu")
 Row = dict[str, Any]
 
 
@@ -209,37 +211,57 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(values), float(low), float(high)
 
 
-def speed(args: argparse.Namespace) -> list[Row]:
+def seconds(found: dict[str, Path], first: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each call, by case and clock; the cases are loaded in turn from the `first` on."""
     (x,) = noises(1)
-    with tempfile.TemporaryDirectory() as directory:
-        found = models(args.kind, Path(directory))
-        loaded = {case: Speech2Text.from_pretrained(found[case], **search(case)) for case in CASES}
-    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
-    seconds: dict[tuple[str, str], list[float]] = {(c, k): [] for c in CASES for k in clocks}
+    order = CASES[first:] + CASES[:first]
+    loaded = {case: Speech2Text.from_pretrained(found[case], **search(case)) for case in order}
+    clocks = dict(zip(CLOCKS, (time.perf_counter, time.process_time), strict=True))
+    spent: dict[str, dict[str, list[float]]] = {c: {k: [] for k in clocks} for c in CASES}
     for s2t in loaded.values():
         s2t(x)  # warm up
-    for turn in range(args.rounds):
-        shift = turn % len(CASES)
-        for case in CASES[shift:] + CASES[:shift]:
+    rng = np.random.default_rng(first)
+    for _ in range(rounds):
+        for case in rng.permutation(CASES):
             start = {name: clock() for name, clock in clocks.items()}
             loaded[case](x)
             for name, clock in clocks.items():
-                seconds[case, name].append(clock() - start[name])
+                spent[case][name].append(clock() - start[name])
+    return spent
+
+
+def speed(args: argparse.Namespace) -> list[Row]:
+    spent: dict[tuple[str, str], list[float]] = {(c, k): [] for c in CASES for k in CLOCKS}
+    each = -(-args.rounds // len(CASES))
+    with tempfile.TemporaryDirectory() as directory:
+        found = {case: str(path) for case, path in models(args.kind, Path(directory)).items()}
+        for first in range(len(CASES)):
+            asked = json.dumps({"found": found, "first": first, "rounds": each})
+            command = [sys.executable, __file__, "seconds", asked]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            for case, clocks in json.loads(done.stdout.splitlines()[-1]).items():
+                for name, values in clocks.items():
+                    spent[case, name] += values
     rows = []
     for case in CASES:
-        row: Row = {"case": case, "rounds": args.rounds, "threads": torch.get_num_threads()}
-        for name in clocks:
-            pairs = zip(seconds[case, name], seconds["base", name], strict=True)
-            ratio, low, high = interval([a / b for a, b in pairs])
-            row[name] = statistics.median(seconds[case, name])
+        row: Row = {"case": case, "rounds": each * len(CASES)}
+        row["threads"] = torch.get_num_threads()
+        for name in CLOCKS:
+            pairs = zip(spent[case, name], spent["base", name], strict=True)
+            ratios = [a / b for a, b in pairs]
+            ratio, low, high = interval(ratios)
+            row[name] = statistics.median(spent[case, name])
             row |= {f"{name}_ratio": ratio, f"{name}_ci95": [low, high]}
+            parts = (ratios[i : i + each] for i in range(0, len(ratios), each))
+            row[f"{name}_processes"] = [statistics.median(part) for part in parts]
         rows.append(row)
         figures = (
             f"{name} {row[name]:.3f} s, {row[f'{name}_ratio']:.3f} "
-            f"[{row[f'{name}_ci95'][0]:.3f}, {row[f'{name}_ci95'][1]:.3f}] x base"
-            for name in clocks
+            f"[{row[f'{name}_ci95'][0]:.3f}, {row[f'{name}_ci95'][1]:.3f}] x base (by process "
+            f"{', '.join(f'{x:.3f}' for x in row[f'{name}_processes'])})"
+            for name in CLOCKS
         )
-        print(f"{case:16s} {'; '.join(figures)} ({args.rounds} rounds)", flush=True)
+        print(f"{case:16s} {'; '.join(figures)} ({row['rounds']} rounds)", flush=True)
     return rows
 
 
@@ -288,8 +310,10 @@ def memory(args: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["same", "speed", "memory", "measure"])
-    parser.add_argument("model_directory", nargs="?", type=Path, help="of measure (memory's own)")
+    parser.add_argument("what", choices=["same", "speed", "memory", "measure", "seconds"])
+    parser.add_argument(
+        "model_directory", nargs="?", help="of measure, seconds (memory's, speed's)"
+    )
     parser.add_argument("--case", default="base", help="of measure")
     kinds = ["conformer", "transformer", "e_branchformer"]
     parser.add_argument("--kinds", nargs="+", default=kinds, help="of same")
@@ -303,7 +327,12 @@ def main() -> None:
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     if args.what == "measure":
-        print(json.dumps(measure(args.model_directory, args.case)))
+        print(json.dumps(measure(Path(args.model_directory), args.case)))
+        return
+    if args.what == "seconds":
+        asked = json.loads(args.model_directory)
+        found = {case: Path(path) for case, path in asked["found"].items()}
+        print(json.dumps(seconds(found, asked["first"], asked["rounds"])))
         return
     rows = {"same": same, "speed": speed, "memory": memory}[args.what](args)
     if args.json:
