@@ -51,10 +51,10 @@ MALE = {
         *("grandpa", "marcelo", "max", "pablo", "quincy", "victor", "sandro"),
     ),
 }
-RATES = (130, 220)  # words per minute, both ends included
-RATE_NAMES = ((160, "slow"), (190, "medium"), (221, "fast"))  # below so many words per minute
+RATES = (110, 170)  # words per minute, both ends included
+RATE_NAMES = ((130, "slow"), (151, "medium"), (171, "fast"))  # below so many words per minute
 PITCHES = (30, 70)  # espeak-ng's 0..99
-SNR = (5, 25)  # dB, both ends included
+SNR = (20, 40)  # dB, both ends included
 CROWD = 24  # utterances from which a set's babble is made
 MODULES = (
     *(mini_words, mini_splits, mini_speech, mini_noise, mini_hard_words, mini_hard_verbs),
