@@ -23,7 +23,7 @@ STUDIES = sorted(
 )
 DOCS = (REPOSITORY / "docs/study.md").read_text(encoding="utf-8")
 QUICK_HOURS = 2
-RUN_MINUTES = 15  # mini_hard, one thread, training and decoding
+RUN_MINUTES = 18  # mini_hard, one thread, training and decoding
 
 
 @pytest.fixture(autouse=True)
