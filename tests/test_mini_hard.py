@@ -355,18 +355,22 @@ def test_sentences_beyond_the_grammar_are_refused(monkeypatch):
         splitting.make_splits({"train": 9}, 1)
 
 
-def test_the_config_is_that_of_mini_for_longer_speech_and_fewer_updates():
+def test_the_config_is_that_of_mini_for_longer_speech_in_smaller_batches():
     mini, hard = (
         yaml.safe_load((RECIPE / "conf" / name).read_text(encoding="utf-8"))
         for name in ("train_mini.yaml", "study/mini_hard.yaml")
     )
     updates = hard["max_epoch"] * hard["num_iters_per_epoch"]
-    assert updates == hard["scheduler_conf"]["warmup_steps_list"][-1] <= 1500
+    assert updates == hard["scheduler_conf"]["warmup_steps_list"][-1] <= 3000
+    assert hard["batch_bins"] < mini["batch_bins"]
     assert hard["model_conf"].pop("speech_length") == 10
     assert hard["preprocessor_conf"].pop("speech_length") == 10
     mini["model_conf"].pop("speech_length")
     mini["preprocessor_conf"].pop("speech_length")
-    for name in ("scheduler_conf", "max_epoch", "num_iters_per_epoch"):
-        mini.pop(name)
-        hard.pop(name)
+    for config in (mini, hard):
+        for name in ("scheduler_conf", "max_epoch", "num_iters_per_epoch", "batch_bins"):
+            config.pop(name)
+        for side in ("encoder_conf", "decoder_conf"):
+            for name in ("dropout_rate", "positional_dropout_rate"):
+                assert config[side].pop(name) == (0.0 if config is hard else 0.1)
     assert hard == mini

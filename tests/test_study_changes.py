@@ -21,13 +21,14 @@ from study_results import read_result, read_results  # isort: skip
 PROBE = """
 import argparse, json, pathlib
 parser = argparse.ArgumentParser()
-for name in ("s2t_dir", "examples", "sets", "out"):
+for name in ("s2t_dir", "model_file", "examples", "sets", "out"):
     parser.add_argument("--" + name)
 def section(results):
     return "### The probe saw " + ", ".join(f"{r['name']} {r['sets']}" for r in results)
 if __name__ == "__main__":
     args = parser.parse_args()
-    assert (pathlib.Path(args.s2t_dir) / "valid.acc.ave.pth").exists()
+    assert args.model_file == "valid.acc.ave.pth"
+    assert (pathlib.Path(args.s2t_dir) / args.model_file).exists()
     assert (pathlib.Path(args.examples) / "train" / "wav.scp").exists()
     with open(args.out, "w") as file:
         json.dump({"sets": args.sets}, file)

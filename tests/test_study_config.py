@@ -21,7 +21,9 @@ from study_config import BLOCKS, StudyConfigError, merge_system  # noqa: E402  #
 
 CONF = RECIPE / "conf"
 CORPORA = ["mini", "mboshi_fr"]
-SYSTEMS = sorted(path.stem for path in (CONF / "study" / "systems").glob("*.yaml"))
+FILES = sorted(path.stem for path in (CONF / "study" / "systems").glob("*.yaml"))
+SYSTEMS = [name for name in FILES if "." not in name]
+VARIANTS = [name for name in FILES if "." in name]
 HALVES = ["first_half", "last_half", "every_other"]
 NAMES = ["base", "dec_ffnx2", "enc_smoe", "dec_smoe", "encdec_smoe", "learned_moe"]
 NAMES += ["bandwidth_embedding", "random_routes", *(f"encdec_{half}" for half in HALVES)]
@@ -70,14 +72,14 @@ def tiny(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def build(config: dict[str, Any]) -> Any:
+def build(config: dict[str, Any], tokens: list[str] = TOKENS) -> Any:
     """By ESPnet's own parser, from a file, as in training; ``data`` is the harness's."""
     config = {name: value for name, value in config.items() if name != "data"}
     args = S2TTask.get_parser().parse_args([])
     assert config.keys() <= vars(args).keys()
     for name, value in config.items():
         setattr(args, name, value)
-    args.token_list, args.token_type = TOKENS, "word"
+    args.token_list, args.token_type = tokens, "word"
     args.normalize, args.normalize_conf = None, {}
     torch.manual_seed(3)
     return S2TTask.build_model(args)
@@ -121,6 +123,26 @@ def test_the_systems_sizes(corpus_name: str) -> None:
     assert counts["bandwidth_embedding"].total == base + 2 * 40  # mel channels
     halves = {counts[f"encdec_{half}"].total for half in HALVES}
     assert len(halves) == 1 and base < halves.pop() < counts["encdec_smoe"].total
+
+
+def test_variants_cost_on_a_route_what_the_system_costs() -> None:
+    """Each further task adds one expert per decoder layer."""
+    labels = ["<intent>", "<voice>", "<background>", "<rate>", "<bandwidth>", "<st_spa>"]
+    tokens = [*TOKENS[:7], *labels, *TOKENS[7:]]
+    mini_hard = read(CONF / "study/mini_hard.yaml")
+    with torch.device("meta"):
+        counts = {
+            name: param_counts(build(merge_system(mini_hard, system(name)), tokens))
+            for name in ("base", "encdec_smoe", *VARIANTS)
+        }
+    base = counts["base"].total
+    for name in VARIANTS:
+        assert set(counts[name].active.values()) == {base}, name
+        if "tasks" not in name:
+            assert counts[name].total == counts[name.partition(".")[0]].total
+    sizes = [counts[f"encdec_smoe.tasks{n}"].total for n in (2, 4, 6, 8)]
+    assert sizes[0] == counts["encdec_smoe"].total
+    assert sizes[1] - sizes[0] == sizes[2] - sizes[1] == sizes[3] - sizes[2] > 0
 
 
 @pytest.mark.parametrize(
