@@ -33,6 +33,7 @@ import torch
 import yaml
 from export import interval
 from memory import MIB, forget_peak, resident
+from paper_size import FS, LANGUAGE, TASK, token_list
 
 from espnet_smoe import Speech2Text
 from espnet_smoe.experts import param_counts
@@ -43,19 +44,7 @@ sys.path.insert(0, str(RECIPE / "local"))
 
 from study_config import merge_system  # noqa: E402
 
-FS, BEAM = 16000, 5
-HEAD = [
-    "<blank>",
-    "<unk>",
-    "<na>",
-    "<spa>",
-    "<asr>",
-    "<st_eng>",
-    "<notimestamps>",
-    "<0.00>",
-    "<30.00>",
-]
-TAIL = ["<sop>", "<sos>", "<eos>"]
+BEAM = 5
 SYSTEMS = [
     "base",
     "dec_ffnx2",
@@ -68,9 +57,9 @@ SYSTEMS = [
 USES = ("training", "decoding")
 
 
-def token_list(size: int) -> list[str]:
-    """A vocabulary of the recipe's form."""
-    return [*HEAD, *(f"w{i}" for i in range(size - len(HEAD) - len(TAIL))), *TAIL]
+def tokens(args: argparse.Namespace) -> list[str]:
+    """The vocabulary, with the first and the last time only."""
+    return token_list(args.vocabulary, every=1500)
 
 
 def options_of(args: argparse.Namespace, system: str) -> dict[str, Any]:
@@ -81,7 +70,7 @@ def options_of(args: argparse.Namespace, system: str) -> dict[str, Any]:
     path = RECIPE / f"conf/study/systems/{system}.yaml"
     config = merge_system(config, yaml.safe_load(path.read_text(encoding="utf-8")))
     config.pop("data", None)
-    config.update(token_list=token_list(args.vocabulary), token_type="word", bpemodel=None)
+    config.update(token_list=tokens(args), token_type="word", bpemodel=None)
     config.update(use_amp=False, normalize=None)
     return vars(S2TTask.get_parser().parse_args([])) | config
 
@@ -105,11 +94,13 @@ def training(args: argparse.Namespace, system: str) -> Callable[[], object]:
     model = build(args, system).train()
     speech = noises(args)
     n = len(speech)
-    prompt = [HEAD.index(token) for token in ("<spa>", "<asr>", "<notimestamps>")]
-    words = torch.arange(n * args.tokens).reshape(n, -1) % (args.vocabulary // 2) + len(HEAD)
+    known = tokens(args)
+    prompt = [known.index(token) for token in (LANGUAGE, TASK, "<notimestamps>")]
+    words = torch.arange(n * args.tokens).reshape(n, -1) % (args.vocabulary // 2)
+    words += known.index("w0")
     texts = {
         "text": torch.cat([torch.tensor([prompt] * n), words], dim=1),
-        "text_prev": torch.full((n, 1), HEAD.index("<na>")),
+        "text_prev": torch.full((n, 1), known.index("<na>")),
         "text_ctc": words,
     }
     batch = {"speech": speech, **texts, "bandwidth": torch.arange(n)[:, None] % 2}
@@ -132,8 +123,8 @@ def decoding(args: argparse.Namespace, system: str) -> Callable[[], object]:
         write_model(Path(directory), options_of(args, system), build(args, system).state_dict())
         speech2text = Speech2Text.from_pretrained(
             directory,
-            lang_sym="<spa>",
-            task_sym="<asr>",
+            lang_sym=LANGUAGE,
+            task_sym=TASK,
             beam_size=BEAM,
             ctc_weight=0.0,
             maxlenratio=-float(args.tokens),

@@ -39,10 +39,10 @@ def search_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def token_list(size: int) -> list[str]:
-    """A vocabulary of the recipe's form."""
+def token_list(size: int, every: int = 1) -> list[str]:
+    """A vocabulary of the recipe's form, with every so many of the 1,501 times."""
     head = ["<blank>", "<unk>", "<na>", LANGUAGE, TASK, "<st_eng>", "<notimestamps>"]
-    head += [f"<{i * 0.02:.2f}>" for i in range(1501)]
+    head += [f"<{i * 0.02:.2f}>" for i in range(0, 1501, every)]
     tail = ["<sop>", "<sos>", "<eos>"]
     return head + [f"w{i}" for i in range(size - len(head) - len(tail))] + tail
 
