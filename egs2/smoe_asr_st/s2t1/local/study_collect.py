@@ -51,7 +51,7 @@ def collect(job: dict[str, Any], times: dict[str, Any]) -> dict[str, Any]:
             "decoding": round(decoding["seconds"], 1) if decoding["attempts"] == 1 else None,
         },
         "processes": job["processes"],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(s2t_dir),
         "versions": versions(),
         "parameters": parameters(s2t_dir),
         "sets": sets_of(Path(job["examples"]), Path(job["decode_dir"]), job["normalisation"]),
@@ -76,6 +76,17 @@ def training_time(s2t_dir: Path) -> tuple[float, int]:
     last = max(counts)
     total = sum(value for epoch, value in seconds.items() if epoch <= last)
     return total, int(counts[last]) // int(config.get("accum_grad") or 1)
+
+
+def machine(s2t_dir: Path) -> str:
+    """What the model was trained on: processor and cores, or the GPU."""
+    config = yaml.safe_load((s2t_dir / "config.yaml").read_text(encoding="utf-8"))
+    here = f"{platform.machine()}, {os.cpu_count()} cores"
+    if not config.get("ngpu"):
+        return here
+    import torch
+
+    return f"{torch.cuda.get_device_name(0)}; {here}"
 
 
 def versions() -> dict[str, str]:
