@@ -82,6 +82,13 @@ def test_a_command_names_everything_and_keeps_the_corpus_options() -> None:
     assert "--tasks" not in options and "--s2t_args" not in options
 
 
+def test_gpus_are_an_option_of_the_machine() -> None:
+    words = Places(STUDY, CORPUS, 1).command(run_of(), (11, 12))
+    assert words[words.index("--ngpu", words.index("--corpus_dir")) + 1] == "1"
+    words = Places(STUDY, CORPUS).command(run_of(), (11, 12))
+    assert "--ngpu" not in words[words.index("--corpus_dir") :]
+
+
 def test_options_of_runs_exist() -> None:
     text = (RECIPE / "run.sh").read_text(encoding="utf-8")
     known = text.partition('\noptions="')[2].partition('"')[0].split()

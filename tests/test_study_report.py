@@ -151,7 +151,9 @@ def test_what_was_run_and_what_it_cost(report: str) -> None:
     assert "`--corpus mini_hard --mini_size 60` | 120 | 0.1" in report
     assert "| mini_hard | asr_only | 1 | tasks: asr |" in report
     line = row_of(report, "mini_hard", "encdec_smoe", "3")
-    assert "| 3.00 M | 2.00 M | 10.3 min [10.2, 10.5] | 1.7 min [1.7, 1.7] | 1.00 | 2 |" in line
+    assert (
+        "| 3.00 M | 2.00 M | 10.3 min [10.2, 10.5] | 1.7 min [1.7, 1.7] | 1.00 | 2; x86_64" in line
+    )
 
 
 def test_the_same_results_give_the_same_report(results: Path, report: str) -> None:

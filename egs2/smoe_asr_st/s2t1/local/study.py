@@ -90,7 +90,13 @@ def run_study(args: argparse.Namespace) -> list[Failure]:
         return args.stage in ("all", stage)
 
     study = read_study(args.conf)
-    state = State(study, nproc=args.nproc, other_commits=args.other_commits, keep=args.keep_models)
+    state = State(
+        study,
+        nproc=args.nproc,
+        ngpu=args.ngpu,
+        other_commits=args.other_commits,
+        keep=args.keep_models,
+    )
     failures: list[Failure] = []
     if args.stage == "list":
         show(state)
@@ -129,6 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=len(os.sched_getaffinity(0)),
         help="runs at a time, one thread each; default: the cores",
     )
+    parser.add_argument(
+        "--ngpu",
+        type=int,
+        help="GPUs of each training and decoding, which the runs share; default: none, or as the "
+        "study's options of run.sh say",
+    )
     parser.add_argument("--stage", choices=STAGES, default="all")
     parser.add_argument(
         "--keep_models",
@@ -145,6 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.nproc < 1:
         parser.error(f"--nproc {args.nproc}: accepted is 1 or more")
+    if args.ngpu is not None and args.ngpu < 0:
+        parser.error(f"--ngpu {args.ngpu}: accepted is 0 or more")
     signal.signal(signal.SIGTERM, interrupted)
     try:
         failures = run_study(args)

@@ -34,6 +34,7 @@ class State:
     Args:
         study: The study.
         nproc: Processes at a time; noted in the results, whose times depend on it.
+        ngpu: GPUs of each training; None: as the study's options of run.sh say.
         other_commits: ``accept`` takes results and trainings of another commit.
         keep: Which checkpoints stay: one of `KEEP`.
 
@@ -41,12 +42,14 @@ class State:
         DataError: A result's file is of other settings than the study's. Names both.
     """
 
-    def __init__(self, study: Study, *, nproc: int, other_commits: str, keep: str) -> None:
+    def __init__(
+        self, study: Study, *, nproc: int, other_commits: str, keep: str, ngpu: int | None = None
+    ) -> None:
         self.study = study
         self.nproc = nproc
         self.other_commits = other_commits
         self.keep = keep
-        self.places = {key: Places(study, corpus) for key, corpus in study.corpora.items()}
+        self.places = {key: Places(study, corpus, ngpu) for key, corpus in study.corpora.items()}
         self._left_out: set[str] = set()
         wrong = [line for run in study.runs for line in self.mismatch(run)]
         if wrong:

@@ -37,10 +37,16 @@ DATA_TABLES = ("text", "text.ctc", "utt2bw", "bandwidth", "utt2task", "utt2num_s
 
 @dataclass(frozen=True)
 class Places:
-    """Directories of a corpus in a study, relative to the recipe's."""
+    """Directories and commands of a corpus in a study, relative to the recipe's directory.
+
+    Attributes:
+        study, corpus: Which.
+        ngpu: GPUs of each training, whatever the corpus's ``args`` say; None: as they say.
+    """
 
     study: Study
     corpus: Corpus
+    ngpu: int | None = None
 
     @property
     def datadir(self) -> Path:
@@ -123,6 +129,7 @@ class Places:
             "train_threads": 1,
             "decode_threads": 1,
             "nj": nj,
+            "ngpu": "" if self.ngpu is None else self.ngpu,
         }
         words = ["./run.sh", *self.corpus.args]
         for name, value in options.items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from study_analysis import Row
+from study_efficiency_section import by_place, commonest_place, mean
 from study_results import Result
 from study_tables import TITLES
 
@@ -96,16 +97,21 @@ def legend(axis: object, bands: Sequence[str]) -> None:
 
 
 def plot_efficiency(corpora: Mapping[str, Sequence[Result]], path: Path) -> None:
-    """Draw total and active parameters, and training time, of every system."""
+    """Draw total and active parameters, and training time, of every system.
+
+    The times of a corpus are those of the machine on which most of its systems were trained.
+    """
     names: list[str] = []
     total, active, minutes = [], [], []
     for corpus, results in corpora.items():
+        where = commonest_place(results)
         for system in dict.fromkeys(r.system for r in results):
             own = [r.content for r in results if r.system == system]
+            there = by_place(results, system).get(where, [])
             names.append(f"{corpus} {system}")
             total.append(own[0]["parameters"]["total"] / 1e6)
             active.append(max(own[0]["parameters"]["active"].values()) / 1e6)
-            minutes.append(sum(c["seconds"]["training"] for c in own) / len(own) / 60)
+            minutes.append(mean([c["seconds"]["training"] for c in there] or [0.0]) / 60)
     figure = new_figure(width=10.0, height=1.4 + 0.32 * len(names))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(names))
@@ -114,7 +120,7 @@ def plot_efficiency(corpora: Mapping[str, Sequence[Result]], path: Path) -> None
     left.set_xlabel("parameters, M")
     figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     right.barh(places, minutes, color="#0072b2")
-    right.set_xlabel("training, min (mean over seeds)")
+    right.set_xlabel("training, min (mean over seeds, one machine)")
     left.set_yticks(places, names)
     left.invert_yaxis()
     save_figure(figure, path)

@@ -17,6 +17,7 @@ import study_plots
 import study_scale_section
 import study_tables as tables
 from study_analysis import Row, corpora_of, power_rows, rows_of, variant_of
+from study_efficiency_section import efficiency_section
 from study_results import Result, read_json, read_results
 
 from espnet_smoe.datadir import DataError, write_text
@@ -82,14 +83,7 @@ def markdown(results: Sequence[Result], args: argparse.Namespace, plots: Path) -
     lines += ["## The paper's improvements beside ours", ""]
     lines += ["Relative change against Base; the paper's are without intervals.", ""]
     lines += tables.paper_table(rows)
-    lines += ["## Parameters and time", ""]
-    lines += [
-        "Training: the updates alone (no start-up, no validation), by ESPnet's log. Decoding: "
-        "stage 12, start-up included. Mean [lowest, highest] over runs, one thread each; several "
-        "runs at a time slow each other down, and times of different machines are not comparable.",
-        "",
-        *tables.efficiency_table(corpora, args.base),
-    ]
+    lines += efficiency_section(corpora, args.base)
     study_plots.plot_efficiency(corpora, plots / "efficiency.png")
     lines += [picture(plots / "efficiency.png", args), ""]
     lines += experiment_sections(args, plots)

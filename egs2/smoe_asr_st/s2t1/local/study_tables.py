@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from study_analysis import BETTER, NEITHER, WORSE, PowerRow, Row, base_of
+from study_analysis import BETTER, NEITHER, WORSE, PowerRow, Row
 from study_results import ALL, Result
 
 from espnet_smoe.paired import Estimate
@@ -45,11 +45,6 @@ def probability(p: float | None) -> str:
     if p is None:
         return ""
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
-
-
-def seconds(value: float) -> str:
-    """As minutes."""
-    return f"{value / 60:.1f} min"
 
 
 def run_table(corpora: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -223,40 +218,3 @@ def paper_table(rows: Mapping[str, Sequence[Row]]) -> list[str]:
             cells.append("; ".join(ours) or "not run")
         lines.append([label, TITLES[metric], band, f"{value:+.2f} %", *cells])
     return table(["system", "metric", "band", "paper", *(f"{name} [95 %]" for name in rows)], lines)
-
-
-def efficiency_table(corpora: Mapping[str, Sequence[Result]], base: str) -> list[str]:
-    """Parameters, training and decoding time."""
-    lines = []
-    for corpus, results in corpora.items():
-        systems = dict.fromkeys(r.system for r in results)
-        for system in systems:
-            own = [r.content for r in results if r.system == system]
-            other = base_of(system, base, systems)
-            plain = [r.content["seconds"]["training"] for r in results if r.system == other]
-            total, active = own[0]["parameters"]["total"], own[0]["parameters"]["active"].values()
-            span = sorted({min(active), max(active)})
-            times = [[c["seconds"][step] for c in own] for step in ("training", "decoding")]
-            ratio = ""
-            if plain:
-                ratio = f"{sum(times[0]) / len(times[0]) / (sum(plain) / len(plain)):.2f}"
-            lines.append(
-                [corpus, system, str(len(own)), f"{total / 1e6:.2f} M"]
-                + [" to ".join(f"{n / 1e6:.2f}" for n in span) + " M"]
-                + [spread([t for t in step if t is not None]) for step in times]
-                + [ratio, " / ".join(sorted({str(c["processes"]) for c in own}))]
-                + ["; ".join(sorted({c["machine"] for c in own}))]
-            )
-    header = ["corpus", "system", "runs", "parameters", "active on a route"]
-    header += ["training", "decoding", f"training, of {base}'s", "runs at a time", "machine"]
-    return table(header, lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and range of some times."""
-    if not values:
-        return "interrupted"
-    mean = seconds(sum(values) / len(values))
-    if len(values) == 1:
-        return mean
-    return f"{mean} [{min(values) / 60:.1f}, {max(values) / 60:.1f}]"
