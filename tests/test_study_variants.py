@@ -12,7 +12,7 @@ from recipe_copy import RECIPE
 sys.path.insert(0, str(RECIPE / "local"))
 
 import study_report  # noqa: E402
-from study_analysis import base_of, rows_of  # noqa: E402
+from study_analysis import NEITHER, WORSE, base_of, rows_of  # noqa: E402
 from study_results import read_results  # noqa: E402
 from study_results_files import write_study  # noqa: E402
 
@@ -39,6 +39,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shares = {"base": 0.3, "base.tasks2": 0.3, "smoe.tasks2": 0.3, "smoe.tasks8": 0.1}
     write_study(directory, "many", shares, seeds=[1])
     write_study(directory, "labels", {"base": 0.3, "smoe": 0.1, "smoe.wrong": 0.3}, seeds=[1])
+    noise = {"smoe": 0.1, "smoe.task_wrong5": 0.1, "smoe.task_wrong50": 0.4, "base": 0.3}
+    write_study(directory, "noise", {**noise, "base.bandwidth_missing10": 0.3}, seeds=[1, 2])
     return directory
 
 
@@ -68,7 +70,7 @@ def test_variants_stand_below_the_systems_with_what_they_are_compared_with(repor
 
 
 def test_growth_is_a_table_a_sentence_and_a_picture(results: Path, report: str) -> None:
-    section = report.partition("#### As the number of tasks grows")[2].partition("\n## ")[0]
+    section = report.partition("#### As the number of tasks grows")[2].partition("\n#")[0]
     lines = [line for line in section.splitlines() if line.startswith("| smoe | ")]
     assert [line.split(" | ")[1:3] for line in lines] == [
         ["2", "asr"],
@@ -86,3 +88,27 @@ def test_growth_is_a_table_a_sentence_and_a_picture(results: Path, report: str) 
     ]
     assert (results.parent / "plots/many_tasks.png").read_bytes().startswith(b"\x89PNG")
     assert not (results.parent / "plots/labels_tasks.png").exists()
+
+
+def test_labels_in_training_are_a_table_a_sentence_each_and_a_picture(
+    results: Path, report: str
+) -> None:
+    section = report.partition("#### With wrong and missing labels in training")[2]
+    section = section.partition("\n#")[0]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:3] == "| s"]
+    rows = [(row[1:4], row[-1]) for row in lines if row[0] == "smoe"]
+    assert rows == [
+        (["task wrong", "5 %", "asr"], NEITHER),
+        (["task wrong", "50 %", "asr"], WORSE),
+        (["task wrong", "5 %", "st_eng"], NEITHER),
+        (["task wrong", "50 %", "st_eng"], WORSE),
+    ]
+    assert (
+        "Missing bandwidth labels in training, up to 10 %: no significant difference in 2 "
+        in section
+    )
+    assert re.search(
+        r"Wrong task labels .* in 2 of 4 scores, first at 50 % \(smoe, asr: WER \+", section
+    )
+    assert (results.parent / "plots/noise_labels.png").read_bytes().startswith(b"\x89PNG")
+    assert not (results.parent / "plots/many_labels.png").exists()

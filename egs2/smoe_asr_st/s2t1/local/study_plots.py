@@ -15,6 +15,9 @@ from espnet_smoe.scoring import LOWER_IS_BETTER
 
 COLOURS = {"wb": "#0072b2", "nb": "#d55e00", "all": "#555555"}  # told apart by the colour-blind too
 
+LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+Lines = dict[str, dict[str, Mapping[int, Row]]]  # by task, by label: changes by what they grow with
+
 
 def panels(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by task and test set."""
@@ -124,3 +127,50 @@ def plot_efficiency(corpora: Mapping[str, Sequence[Result]], path: Path) -> None
     left.set_yticks(places, names)
     left.invert_yaxis()
     save_figure(figure, path)
+
+
+def plot_lines(lines: Lines, along: str, other: str, path: Path) -> bool:
+    """Draw relative changes against a number, a panel for each task.
+
+    Args:
+        lines: The rows to draw; those without a change are left out.
+        along: What the number is.
+        other: What the changes are against.
+        path: The picture.
+
+    Returns:
+        False: there is nothing to draw.
+    """
+    if not lines:
+        return False
+    figure = new_figure(width=1.0 + 3.8 * len(lines), height=3.6)
+    axes = figure.subplots(1, len(lines), squeeze=False)[0]
+    labels = list(dict.fromkeys(label for named in lines.values() for label in named))
+    for axis, (task, named) in zip(axes, lines.items(), strict=True):
+        for label, rows in named.items():
+            place = labels.index(label)
+            changes = {x: r.change.relative for x, r in rows.items() if r.change}
+            ends = {x: c for x, c in changes.items() if c is not None}
+            width = max(ends, default=1) / 80
+            axis.errorbar(
+                [x + width * place for x in ends],
+                [c.value for c in ends.values()],
+                yerr=[
+                    [c.value - c.low for c in ends.values()],
+                    [c.high - c.value for c in ends.values()],
+                ],
+                fmt="o-",
+                capsize=2,
+                color=LINE_COLOURS[place % len(LINE_COLOURS)],
+                label=label,
+            )
+        metric = next(row.cell.metric for rows in named.values() for row in rows.values())
+        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_title(task, fontsize=10)
+        axis.set_xlabel(along)
+        axis.set_ylabel(f"{TITLES[metric]} against {other}, % ({better}: better)")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    save_figure(figure, path)
+    return True

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import study_noise_section
 import study_plots
 import study_scale_section
 import study_tables as tables
@@ -152,6 +153,9 @@ def corpus_section(
         lines += study_scale_section.section(variants, results, args.base)
         if study_scale_section.plot(variants, args.base, plots / f"{corpus}_tasks.png"):
             lines += [picture(plots / f"{corpus}_tasks.png", args), ""]
+        lines += study_noise_section.section(variants)
+        if study_noise_section.plot(variants, plots / f"{corpus}_labels.png"):
+            lines += [picture(plots / f"{corpus}_labels.png", args), ""]
     others = [row for row in rows if not row.primary]
     if others:
         lines += ["Other metrics (not among the comparisons):", "", *tables.secondary_table(others)]

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from study_analysis import Row
+from study_plots import Lines, plot_lines
 from study_results import ALL, Result
 from study_tables import TITLES, bracket, table
 
-from espnet_smoe.plots import new_figure, save_figure
 from espnet_smoe.scoring import LOWER_IS_BETTER
 
 NAME = re.compile(r"(.+)\.tasks(\d+)")
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 Found = dict[tuple[str, str], dict[int, Row]]  # by system and task, by number of tasks
 
 
@@ -92,34 +91,7 @@ def verdict(key: tuple[str, str], some: Mapping[int, Row]) -> str:
 
 def plot(rows: Sequence[Row], base: str, path: Path) -> bool:
     """Draw the changes against the number of tasks; False: there is nothing to draw."""
-    found = numbers_of(rows, base)
-    if not found:
-        return False
-    tasks = list(dict.fromkeys(task for _, task in found))
-    systems = list(dict.fromkeys(system for system, _ in found))
-    figure = new_figure(width=1.0 + 3.8 * len(tasks), height=3.6)
-    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
-    for axis, task in zip(axes, tasks, strict=True):
-        for place, system in enumerate(systems):
-            some = found.get((system, task), {})
-            changes = [row.change.relative for row in some.values() if row.change]
-            ends = [c for c in changes if c is not None]
-            axis.errorbar(
-                [number + 0.1 * place for number in some],
-                [c.value for c in ends],
-                yerr=[[c.value - c.low for c in ends], [c.high - c.value for c in ends]],
-                fmt="o-",
-                capsize=2,
-                color=COLOURS[place % len(COLOURS)],
-                label=system,
-            )
-        metric = next(iter(found[systems[0], task].values())).cell.metric
-        better = "lower" if metric in LOWER_IS_BETTER else "higher"
-        axis.axhline(0, color="black", linewidth=0.8)
-        axis.set_title(task, fontsize=10)
-        axis.set_xlabel("tasks")
-        axis.set_ylabel(f"{TITLES[metric]} against {base}, % ({better}: better)")
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    save_figure(figure, path)
-    return True
+    lines: Lines = {}
+    for (system, task), some in numbers_of(rows, base).items():
+        lines.setdefault(task, {})[system] = some
+    return plot_lines(lines, "tasks", base, path)
