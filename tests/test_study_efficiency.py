@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from recipe_copy import RECIPE
 
 sys.path.insert(0, str(RECIPE / "local"))
 
+from study_collect import machine  # noqa: E402
 from study_efficiency_section import commonest_place, efficiency_section  # noqa: E402
 from study_results import Result, read_results  # noqa: E402
 from study_results_files import write_study  # noqa: E402
@@ -63,3 +66,14 @@ def test_a_machine_without_base_has_no_ratio(results: list[Result]) -> None:
 def test_the_picture_shows_the_machine_of_most_systems(results: list[Result]) -> None:
     assert commonest_place(results).endswith(GPU)
     assert commonest_place([r for r in results if r.seed == 1]).endswith("here")
+
+
+def test_a_result_names_the_gpu_of_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA X")
+    (tmp_path / "config.yaml").write_text("ngpu: 0\n")
+    here = machine(tmp_path)
+    assert here.endswith(" cores") and "NVIDIA" not in here
+    (tmp_path / "config.yaml").write_text("ngpu: 1\n")
+    assert machine(tmp_path) == f"NVIDIA X; {here}"

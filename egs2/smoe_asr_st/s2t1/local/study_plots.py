@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def legend(axis: object, bands: Sequence[str]) -> None:
 def plot_efficiency(corpora: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Draw total and active parameters, and training time, of every system.
 
-    The times of a corpus are those of the machine on which most of its systems were trained.
+    The times of a corpus are those of the machine on which most of its systems were trained;
+    a system that was not has no bar.
     """
     names: list[str] = []
     total, active, minutes = [], [], []
@@ -114,7 +116,7 @@ def plot_efficiency(corpora: Mapping[str, Sequence[Result]], path: Path) -> None
             names.append(f"{corpus} {system}")
             total.append(own[0]["parameters"]["total"] / 1e6)
             active.append(max(own[0]["parameters"]["active"].values()) / 1e6)
-            minutes.append(mean([c["seconds"]["training"] for c in there] or [0.0]) / 60)
+            minutes.append(mean([c["seconds"]["training"] for c in there] or [math.nan]) / 60)
     figure = new_figure(width=10.0, height=1.4 + 0.32 * len(names))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(names))
