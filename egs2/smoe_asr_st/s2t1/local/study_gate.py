@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from study_gate_section import LABELS, plot, section
+from study_gate_section import LABELS, plot, section, sentences
 from study_program import get_parser, load_model, run
 from study_testsets import RATE, Utterance, read_sets
 
@@ -34,7 +34,7 @@ from espnet_smoe.datadir import DataError
 from espnet_smoe.mutual_information import PERMUTATIONS, dependence, summed
 from espnet_smoe.teacher_forcing import Example, TeacherForcing, prompted
 
-__all__ = ["plot", "section"]
+__all__ = ["plot", "section", "sentences"]
 
 BATCH_SECONDS = 60.0  # of audio, at most
 

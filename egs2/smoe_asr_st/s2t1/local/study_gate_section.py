@@ -90,6 +90,12 @@ def section(results: list[dict[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
+def sentences(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What it means: a sentence per model and side."""
+    models = grouped(results)
+    return [sentence for model, banks in models.items() for sentence in verdict(model, banks)]
+
+
 def verdict(model: str, banks: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
     """A sentence per side on whether its gates found what S-MoE is told."""
     sentences = []

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study_gradients_section import plot, section
+from study_gradients_section import plot, section, sentences
 from study_program import get_parser, load_model, run
 from study_testsets import RATE
 
@@ -49,7 +49,7 @@ from espnet_smoe.gradient_cosines import (
 )
 from espnet_smoe.teacher_forcing import Example, TeacherForcing
 
-__all__ = ["plot", "section"]
+__all__ = ["plot", "section", "sentences"]
 
 COPIES = 2  # batches of each kind in a round
 

@@ -86,7 +86,7 @@ def section(results: list[dict[str, Any]]) -> str:
         "kind (within), with 95 % intervals over rounds. * marks a difference below 0, o a cosine "
         "across that is itself below 0 (opposed), both by their intervals.",
         "",
-        " ".join(verdict(groups, comparison) for comparison in COMPARISONS),
+        " ".join(sentences(results)),
         "",
         *closing(results),
     ]
@@ -97,6 +97,12 @@ def mark(rows: Sequence[Mapping[str, Any]]) -> str:
     """``*`` for less agreement than within a kind, ``o`` for opposed gradients."""
     below = figure_of(rows, "difference").high < 0
     return ("*" if below else "") + ("o" if figure_of(rows, "across").high < 0 else "")
+
+
+def sentences(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What it means: a sentence per comparison."""
+    groups = grouped(results)
+    return [verdict(groups, comparison) for comparison in COMPARISONS]
 
 
 def verdict(groups: Groups, comparison: str) -> str:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from label_noise import FALLBACK, MISSING, WRONG, corrupt_examples
-from study_labels_section import DEFAULT_TASK, NO_TOKEN, plot, section
+from study_labels_section import DEFAULT_TASK, NO_TOKEN, plot, section, sentences
 from study_program import get_parser, load_speech2text, run
 from study_sections import proportion
 from study_testsets import (
@@ -42,7 +42,7 @@ from espnet_smoe.datadir import DataError
 from espnet_smoe.mixing import first_significant, mixed_scores
 from espnet_smoe.scoring import metrics_for, paired_difference
 
-__all__ = ["corrupt_examples", "plot", "section"]
+__all__ = ["corrupt_examples", "plot", "section", "sentences"]
 
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5)
 

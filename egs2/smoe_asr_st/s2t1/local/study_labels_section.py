@@ -101,7 +101,7 @@ def section(results: list[dict[str, Any]]) -> str:
         "",
         *meter_table(results),
         "",
-        f"{verdict(groups)} {meter_verdict(results)}",
+        " ".join(sentences(results)),
         "",
         *closing(results),
     ]
@@ -131,6 +131,11 @@ def meter_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         errors = [rows[0][kind] for kind in ("wrong", "ambiguous")]
         lines.append([*case, *(f"{e['count']} of {e['n']}" for e in errors), change.signed()])
     return markdown_table(header, lines) if lines else []
+
+
+def sentences(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What it means: on the labels, and on the meter beside them."""
+    return [verdict(grouped(results)), meter_verdict(results)]
 
 
 def verdict(groups: Mapping[Case, list[dict[str, Any]]]) -> str:

@@ -47,8 +47,14 @@ def section(rows: Sequence[Row]) -> list[str]:
     header = ["system", "label", "share in training", "task", "metric", "all right", "with these"]
     text = ["#### With wrong and missing labels in training", ""]
     text += table([*header, "relative change [95 %]", "verdict"], lines)
+    return [*text, " ".join(sentences(rows)), ""]
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """What it means: a sentence for each label and kind of noise."""
+    found = shares_of(rows)
     kinds = dict.fromkeys((label, kind) for _, label, kind, _ in found)
-    return [*text, " ".join(sentence(found, *named) for named in kinds), ""]
+    return [sentence(found, *named) for named in kinds]
 
 
 def sentence(found: dict[Key, dict[int, Row]], label: str, kind: str) -> str:

@@ -4,27 +4,26 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+import study_blocks_section
 import study_noise_section
 import study_plots
 import study_scale_section
+import study_summary
 import study_tables as tables
 from study_analysis import Row, corpora_of, power_rows, rows_of, variant_of
 from study_efficiency_section import efficiency_section
+from study_experiments import experiment_sections, read_experiments
 from study_results import Result, read_json, read_results
+from study_sections import picture
 
 from espnet_smoe.datadir import DataError, write_text
 
 PLAN = "power.json"
-EXPERIMENTS = "experiments"
 MORE_SEEDS = (5, 10)
 
 READING = """\
@@ -60,10 +59,14 @@ def markdown(results: Sequence[Result], args: argparse.Namespace, plots: Path) -
     """The whole of STUDY.md; writes the pictures it shows."""
     corpora = corpora_of(results)
     rows = {corpus: rows_of(found, args.base) for corpus, found in corpora.items()}
+    experiments = read_experiments(args.results)
     lines = ["# Study", ""]
     lines += [
         f"Printed by `python local/study_report.py {args.results} --out {args.out}` from the "
         f"{len(results)} results there; see docs/study.md.",
+        "",
+        *study_summary.section(rows, experiments, args.base),
+        "## How to read this",
         "",
         *READING.format(base=args.base).splitlines(),
         "",
@@ -86,8 +89,8 @@ def markdown(results: Sequence[Result], args: argparse.Namespace, plots: Path) -
     lines += tables.paper_table(rows)
     lines += efficiency_section(corpora, args.base)
     study_plots.plot_efficiency(corpora, plots / "efficiency.png")
-    lines += [picture(plots / "efficiency.png", args), ""]
-    lines += experiment_sections(args, plots)
+    lines += [picture(plots / "efficiency.png", args.out), ""]
+    lines += experiment_sections(experiments, plots, args.out)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -144,18 +147,22 @@ def corpus_section(
     lines += tables.result_table(primary)
     changes, seeds = plots / f"{corpus}_changes.png", plots / f"{corpus}_seeds.png"
     if study_plots.plot_changes(primary, changes, base=args.base):
-        lines += [picture(changes, args), ""]
+        lines += [picture(changes, args.out), ""]
     study_plots.plot_seeds(primary, seeds)
-    lines += [picture(seeds, args), "", "Change by seed:", "", *tables.seed_table(primary)]
+    lines += [picture(seeds, args.out), "", "Change by seed:", "", *tables.seed_table(primary)]
+    lines += study_blocks_section.section(primary, args.base)
+    blocks = plots / f"{corpus}_blocks.png"
+    if study_plots.plot_changes(study_blocks_section.placed(primary), blocks, base=args.base):
+        lines += [picture(blocks, args.out), ""]
     if variants:
         lines += ["Variants, each compared with what stands in brackets:", ""]
         lines += tables.result_table([in_brackets(row) for row in variants])
         lines += study_scale_section.section(variants, results, args.base)
         if study_scale_section.plot(variants, args.base, plots / f"{corpus}_tasks.png"):
-            lines += [picture(plots / f"{corpus}_tasks.png", args), ""]
+            lines += [picture(plots / f"{corpus}_tasks.png", args.out), ""]
         lines += study_noise_section.section(variants)
         if study_noise_section.plot(variants, plots / f"{corpus}_labels.png"):
-            lines += [picture(plots / f"{corpus}_labels.png", args), ""]
+            lines += [picture(plots / f"{corpus}_labels.png", args.out), ""]
     others = [row for row in rows if not row.primary]
     if others:
         lines += ["Other metrics (not among the comparisons):", "", *tables.secondary_table(others)]
@@ -165,50 +172,6 @@ def corpus_section(
 def in_brackets(row: Row) -> Row:
     """A variant's row, which says what it is compared with."""
     return replace(row, system=f"{row.system} ({row.other})")
-
-
-def picture(path: Path, args: argparse.Namespace) -> str:
-    """A link to a picture, from where the report stands."""
-    return f"![{path.stem}]({os.path.relpath(path, args.out.parent)})"
-
-
-def experiment_sections(args: argparse.Namespace, plots: Path) -> list[str]:
-    """What the experiments' programs make of their JSONs: `section()`, and pictures by `plot()`."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for path in sorted(args.results.glob(f"*/{EXPERIMENTS}/*_seed*.json")):
-        content = read_json(path)
-        name = experiment_name(path, str(content.get("name", "")))
-        found.setdefault(name, {}).setdefault(path.parents[1].name, []).append(content)
-    lines: list[str] = []
-    for name, corpora in found.items():
-        module = experiment_module(name)
-        section = getattr(module, "section", None)
-        for corpus, results in corpora.items():
-            lines += [f"## Experiment {name}, {corpus}", ""]
-            if section is None:
-                lines += [f"{len(results)} result(s); local/study_{name}.py has no section().", ""]
-                continue
-            lines += [section(results).strip(), ""]
-            draw = getattr(module, "plot", None)
-            for path in draw(results, plots / corpus) if draw else ():
-                lines += [picture(path, args), ""]
-    return lines
-
-
-def experiment_name(path: Path, system: str) -> str:
-    """Of ``<name>_<system>_seed<k>.json``."""
-    whole, _, _ = path.stem.rpartition("_seed")
-    return whole.removesuffix(f"_{system}")
-
-
-def experiment_module(name: str) -> ModuleType | None:
-    """``local/study_<name>.py``, if there is one."""
-    try:
-        return importlib.import_module(f"study_{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"study_{name}":
-            raise
-        return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

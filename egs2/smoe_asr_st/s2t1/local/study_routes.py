@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from study_program import get_parser, load_speech2text, run
-from study_routes_section import BOTH, DECODER, ENCODER, RIGHT, plot, section
+from study_routes_section import BOTH, DECODER, ENCODER, RIGHT, plot, section, sentences
 from study_sections import proportion
 from study_testsets import (
     NORMALISATION,
@@ -35,7 +35,7 @@ from espnet_smoe.routing import RoutingError
 from espnet_smoe.scoring import metrics_for, paired_difference, score
 from espnet_smoe.swaps import exchanged, guided_as
 
-__all__ = ["plot", "section"]
+__all__ = ["plot", "section", "sentences"]
 
 SHOWN = 3  # texts of each failure in the JSON
 

@@ -81,11 +81,17 @@ def section(results: list[dict[str, Any]]) -> str:
         "utterances, with 95 % Wilson intervals. Not once: "
         f"{', '.join(n.replace('_', ' ') for n in TOLD if n not in seen) or 'none of them'}.",
         "",
-        f"{verdict(groups, ENCODER)} {verdict(groups, DECODER)}",
+        " ".join(sentences(results)),
         "",
         *closing(results),
     ]
     return "\n".join(text) + "\n"
+
+
+def sentences(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What it means: a sentence per side."""
+    groups = grouped(results)
+    return [verdict(groups, side) for side in (ENCODER, DECODER)]
 
 
 def verdict(groups: Groups, condition: str) -> str:

@@ -51,8 +51,12 @@ def section(rows: Sequence[Row], results: Sequence[Result], base: str) -> list[s
     header = ["system", "tasks", "task", "metric", base, "system's", "relative change [95 %]"]
     header += ["verdict", f"parameters of {base}", "parameters of the system, active"]
     text = ["#### As the number of tasks grows", "", *table(header, lines)]
-    text += [" ".join(verdict(key, some) for key, some in found.items()), ""]
-    return text
+    return [*text, " ".join(sentences(rows, base)), ""]
+
+
+def sentences(rows: Sequence[Row], base: str) -> list[str]:
+    """What it means: a sentence for each system and task."""
+    return [verdict(key, some) for key, some in numbers_of(rows, base).items()]
 
 
 def size(parameters: Mapping[str, object]) -> str:

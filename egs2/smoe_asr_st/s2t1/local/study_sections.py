@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 TITLES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy"}
@@ -85,3 +87,8 @@ def closing(results: Sequence[Mapping[str, Any]]) -> list[str]:
 def set_label(test_set: str, bandwidth: str) -> str:
     """A test set and bandwidth; ``test_nb`` says both."""
     return test_set if test_set.endswith(f"_{bandwidth}") else f"{test_set} {bandwidth}"
+
+
+def picture(path: Path, report: Path) -> str:
+    """A link to a picture, from where the report stands."""
+    return f"![{path.stem}]({os.path.relpath(path, report.parent)})"
