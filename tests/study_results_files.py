@@ -12,7 +12,8 @@ from scored_texts import WORDS, sentences
 
 from espnet_smoe import scoring
 
-from study_results import write_result  # isort: skip  (the importing test put local/ on the path)
+import study_report  # isort: skip  (the importing test put local/ on the path)
+from study_results import write_result  # isort: skip
 
 UTTERANCES = 40
 TASKS = ("asr", "st_eng")
@@ -80,3 +81,10 @@ def write_study(
         for seed in seeds:
             run = content(corpus, system, seed, share)
             write_result(directory / corpus / f"{system}_seed{seed}.json", run)
+
+
+def report_of(results: Path) -> str:
+    """The STUDY.md of a directory of results, written beside it."""
+    out = results.parent / "STUDY.md"
+    study_report.main([str(results), "--out", str(out)])
+    return out.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(RECIPE / "local"))
 import study_report  # noqa: E402
 from study_analysis import BETTER, NEITHER, WORSE, order, power_rows, rows_of  # noqa: E402
 from study_results import Cell, cells_of, read_results, write_result  # noqa: E402
-from study_results_files import UTTERANCES, content, write_study, wrong_words  # noqa: E402
+from study_results_files import UTTERANCES, content, report_of, write_study, wrong_words  # noqa: E402
 from study_tables import PAPER, probability  # noqa: E402
 
 SHARES = {"base": 0.30, "dec_smoe": 0.305, "encdec_smoe": 0.15, "learned_moe": 0.5}
@@ -43,9 +43,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(results: Path) -> str:
     """STUDY.md, without the results' directory in it."""
-    out = results.parent / "STUDY.md"
-    study_report.main([str(results), "--out", str(out)])
-    return out.read_text(encoding="utf-8")
+    return report_of(results)
 
 
 def row_of(text: str, *words: str) -> str:

@@ -17,7 +17,7 @@ import study_report  # noqa: E402
 import study_summary  # noqa: E402
 from study_analysis import NEITHER, rows_of  # noqa: E402
 from study_results import read_results, write_result  # noqa: E402
-from study_results_files import write_study  # noqa: E402
+from study_results_files import report_of, write_study  # noqa: E402
 
 PLACED = {
     "base": 0.3,
@@ -40,9 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(results: Path) -> str:
-    out = results.parent / "STUDY.md"
-    study_report.main([str(results), "--out", str(out)])
-    return out.read_text(encoding="utf-8")
+    return report_of(results)
 
 
 @pytest.fixture

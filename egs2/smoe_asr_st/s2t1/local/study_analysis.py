@@ -72,6 +72,11 @@ class Row:
             word += " (not after Holm)"
         return word
 
+    @property
+    def dagger(self) -> str:
+        """Stands behind a claim that is over utterances only, since no seed's variance is known."""
+        return "" if self.change is None or self.change.seeds_known else " †"
+
 
 @dataclass(frozen=True)
 class PowerRow:

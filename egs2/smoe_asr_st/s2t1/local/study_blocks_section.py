@@ -34,7 +34,7 @@ def section(rows: Sequence[Row], base: str) -> list[str]:
         assert change is not None and change.relative is not None
         cells = [row.cell.task, TITLES[row.cell.metric], *PLACES[row.system], str(len(row.seeds))]
         cells += [f"{change.base:.2f}", f"{change.system:.2f}"]
-        lines.append([*cells, f"{bracket(change.relative, 1, '+')} %", row.verdict])
+        lines.append([*cells, f"{bracket(change.relative, 1, '+')} %", row.verdict + row.dagger])
     if not lines:
         return []
     header = ["task", "metric", "experts in", "blocks", "seeds", base, "system's"]
@@ -69,7 +69,7 @@ def sentence(task: str, rows: Sequence[Row], base: str) -> str:
     return (
         f"{task}: of {len(rows)} places the {TITLES[best.cell.metric]} is best with experts in the "
         f"{side}, {blocks} blocks ({bracket(change.relative, 1, '+')} % against {base}: "
-        f"{best.verdict}); {clear} of {len(rows)} differ significantly from {base}."
+        f"{best.verdict}{best.dagger}); {clear} of {len(rows)} differ significantly from {base}."
     )
 
 

@@ -43,7 +43,9 @@ def section(rows: Sequence[Row]) -> list[str]:
             assert change is not None and change.relative is not None
             cells = [system, f"{label} {kind}", f"{share} %", task, TITLES[row.cell.metric]]
             cells += [f"{change.base:.2f}", f"{change.system:.2f}"]
-            lines.append([*cells, f"{bracket(change.relative, 1, '+')} %", row.verdict])
+            lines.append(
+                [*cells, f"{bracket(change.relative, 1, '+')} %", row.verdict + row.dagger]
+            )
     header = ["system", "label", "share in training", "task", "metric", "all right", "with these"]
     text = ["#### With wrong and missing labels in training", ""]
     text += table([*header, "relative change [95 %]", "verdict"], lines)
@@ -76,7 +78,7 @@ def sentence(found: dict[Key, dict[int, Row]], label: str, kind: str) -> str:
     return (
         f"{start} make a significant difference in {len(moved)} of {len(rows)} scores, first at "
         f"{share} % ({system}, {row.cell.task}: {TITLES[row.cell.metric]} "
-        f"{bracket(change.relative, 1, '+')} %)."
+        f"{bracket(change.relative, 1, '+')} %{row.dagger})."
     )
 
 

@@ -46,8 +46,7 @@ def section(rows: Sequence[Row], results: Sequence[Result], base: str) -> list[s
             assert change is not None and change.relative is not None
             cells = [system, str(number), task, TITLES[row.cell.metric]]
             cells += [f"{change.base:.2f}", f"{change.system:.2f}"]
-            dagger = "" if change.seeds_known else " †"
-            cells += [f"{bracket(change.relative, 1, '+')} %{dagger}", row.verdict + dagger]
+            cells += [f"{bracket(change.relative, 1, '+')} %", row.verdict + row.dagger]
             lines.append(cells + [size(parameters[name]) for name in (row.other, row.system)])
     header = ["system", "tasks", "task", "metric", base, "system's", "relative change [95 %]"]
     header += ["verdict", f"parameters of {base}", "parameters of the system, active"]
@@ -90,14 +89,9 @@ def verdict(key: tuple[str, str], some: Mapping[int, Row]) -> str:
     return (
         f"{system}, {task}: from {fewest} to {most} tasks the {TITLES[first.cell.metric]} relative "
         f"to Base's moves by {value:+.1f} % [{low:+.1f}, {high:+.1f}]: {told} (both intervals "
-        f"added as if independent, which the same utterances make too wide{mark(first, last)})."
+        "added as if independent, which the same utterances make too wide)"
+        f"{first.dagger or last.dagger}."
     )
-
-
-def mark(*rows: Row) -> str:
-    """What a claim on trained models has to say."""
-    known = all(row.change is not None and row.change.seeds_known for row in rows)
-    return "" if known else "; of these trained models alone, †"
 
 
 def plot(rows: Sequence[Row], base: str, path: Path) -> bool:

@@ -15,17 +15,17 @@ from study_tables import TITLES, bracket, table
 LEGEND = (
     "Relative change against `{base}`, both bandwidths together, with its 95 % interval; in "
     "brackets the number of seeds. An interval with 0 in it is no significant difference; *: "
-    "without 0; **bold**: significant after Holm's correction as well."
+    "without 0; **bold**: significant after Holm's correction as well; †: of these trained models "
+    "alone, no seed's variance is known."
 )
-ROUTES, LABELS, GATE, GRADIENTS = "routes", "labels", "gate", "gradients"  # experiments
 TRAINED_LABELS, TASKS, BLOCKS = "trained labels", "tasks", "blocks"  # parts of a corpus's results
-QUESTIONS = {
-    ROUTES: "Wrong routes",
-    LABELS: "Wrong and missing labels at inference",
+QUESTIONS = {  # these, and experiments
+    "routes": "Wrong routes",
+    "labels": "Wrong and missing labels at inference",
     TRAINED_LABELS: "Wrong and missing labels in training",
-    GATE: "A learned gate",
+    "gate": "A learned gate",
     TASKS: "More tasks",
-    GRADIENTS: "Where tasks and bandwidths interfere",
+    "gradients": "Where tasks and bandwidths interfere",
     BLOCKS: "Where the experts stand",
 }
 Answers = dict[tuple[str, str], Sequence[str]]  # by question and corpus
@@ -83,8 +83,7 @@ def figure(row: Row | None) -> str:
         text += " *"
     elif row.verdict != NEITHER:
         text = f"**{text}**"
-    mark = "" if row.change.seeds_known else " †"
-    return f"{text}{mark} ({len(row.seeds)})"
+    return f"{text}{row.dagger} ({len(row.seeds)})"
 
 
 def answers(rows: Mapping[str, Sequence[Row]], experiments: Experiments, base: str) -> Answers:

@@ -133,13 +133,12 @@ def result_table(rows: Sequence[Row]) -> list[str]:
             lines.append([*words, *[""] * 6])
             continue
         change = row.change
-        mark = "" if change.seeds_known else " †"
         relative = f"{bracket(change.relative, 1, '+')} %" if change.relative else "-"
         low, high = change.bootstrap
         own = f"[{low:+.1f}, {high:+.1f}]" if change.relative else f"[{low:+.2f}, {high:+.2f}]"
         lines.append(
-            [*words, bracket(change.absolute, 2, "+"), relative + mark, own]
-            + [probability(change.change.p), probability(row.corrected_p), row.verdict + mark]
+            [*words, bracket(change.absolute, 2, "+"), relative + row.dagger, own]
+            + [probability(change.change.p), probability(row.corrected_p), row.verdict + row.dagger]
         )
     header = ["task", "test set", "band", "system", "mean [95 %]", "seeds"]
     header += ["change [95 %]", "relative change [95 %]", "bootstrap", "p", "Holm p", "verdict"]
