@@ -66,6 +66,13 @@ def test_a_verdict_for_every_task_bandwidth_and_system(
     assert row_of(report, task, "test", band, system).endswith(f"| {verdict} |")
 
 
+def test_of_base_alone_there_are_no_changes(tmp_path: Path) -> None:
+    write_study(tmp_path / "results", "alone", {"base": 0.3})
+    text = report_of(tmp_path / "results")
+    assert "There is nothing to compare with base." in text
+    assert row_of(text, "asr", "test", "all", "base") and "Change by seed" not in text
+
+
 def test_means_and_changes_are_those_of_the_texts(results: Path, report: str) -> None:
     texts = list(sentences(UTTERANCES, 0, low=5, high=12).values())
 

@@ -149,7 +149,7 @@ def corpus_section(
     if study_plots.plot_changes(primary, changes, base=args.base):
         lines += [picture(changes, args.out), ""]
     study_plots.plot_seeds(primary, seeds)
-    lines += [picture(seeds, args.out), "", "Change by seed:", "", *tables.seed_table(primary)]
+    lines += [picture(seeds, args.out), "", *tables.seed_table(primary)]
     lines += study_blocks_section.section(primary, args.base)
     blocks = plots / f"{corpus}_blocks.png"
     if study_plots.plot_changes(study_blocks_section.placed(primary), blocks, base=args.base):

@@ -146,7 +146,7 @@ def result_table(rows: Sequence[Row]) -> list[str]:
 
 
 def seed_table(rows: Sequence[Row]) -> list[str]:
-    """Each seed's change, and the interval from this pair's seeds alone."""
+    """Each seed's change, and the interval from this pair's seeds alone; nothing without a pair."""
     lines = []
     for row in rows:
         if row.change is None:
@@ -162,7 +162,10 @@ def seed_table(rows: Sequence[Row]) -> list[str]:
             [*cell_words(row), row.system, each, alone, part, f"{row.change.change.df:.0f}"]
         )
     header = ["task", "test set", "band", "system", "change by seed", "own seeds' variance only"]
-    return table([*header, "seeds' share of variance", "df"], lines) if lines else []
+    if not lines:
+        return []
+    header += ["seeds' share of variance", "df"]
+    return ["Change by seed:", "", *table(header, lines)]
 
 
 def secondary_table(rows: Sequence[Row]) -> list[str]:
