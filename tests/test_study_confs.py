@@ -41,6 +41,10 @@ def test_a_study_can_be_read_and_its_programs_exist(path: Path) -> None:
         assert study.base in study.planned_seeds(corpus)
     for experiment in study.experiments:
         assert (RECIPE / f"local/study_{experiment.name}.py").exists()
+        config = experiment.run.config  # random routes follow no label that could be wrong
+        labelled = config["model"] == "smoe" and str(config["encoder"]).startswith("smoe_")
+        labelled = labelled or config["decoder"] == "smoe_transformer"
+        assert labelled or experiment.name != "routes"
     for run in study.runs:
         assert run.config["seed"] == run.seed
         assert "data" not in run.config

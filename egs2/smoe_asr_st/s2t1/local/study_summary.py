@@ -16,7 +16,7 @@ LEGEND = (
     "Relative change against `{base}`, both bandwidths together, with its 95 % interval; in "
     "brackets the number of seeds. An interval with 0 in it is no significant difference; *: "
     "without 0; **bold**: significant after Holm's correction as well; †: of these trained models "
-    "alone, no seed's variance is known."
+    "alone, no seed's variance is known, so it is neither."
 )
 TRAINED_LABELS, TASKS, BLOCKS = "trained labels", "tasks", "blocks"  # parts of a corpus's results
 QUESTIONS = {  # these, and experiments
@@ -75,13 +75,13 @@ def column_of(row: Row) -> str:
 
 
 def figure(row: Row | None) -> str:
-    """A change with its interval, marked where it is significant."""
+    """A change with its interval, marked where it is significant with the seeds in it."""
     if row is None or row.change is None or row.change.relative is None:
         return ""
     text = f"{bracket(row.change.relative, 1, '+')} %"
-    if row.verdict.endswith("(not after Holm)"):
+    if row.verdict.endswith("(not after Holm)") and not row.dagger:
         text += " *"
-    elif row.verdict != NEITHER:
+    elif row.verdict != NEITHER and not row.dagger:
         text = f"**{text}**"
     return f"{text}{row.dagger} ({len(row.seeds)})"
 
