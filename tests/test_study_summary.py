@@ -13,6 +13,7 @@ from recipe_copy import RECIPE
 
 sys.path.insert(0, str(RECIPE / "local"))
 
+import study_blocks_section  # noqa: E402
 import study_report  # noqa: E402
 import study_summary  # noqa: E402
 from study_analysis import NEITHER, rows_of  # noqa: E402
@@ -78,6 +79,16 @@ def test_what_correction_takes_away_has_a_star(tmp_path: Path) -> None:
     assert marks.pop("better (not after Holm)").endswith("% * (3)")
     assert marks.pop(NEITHER).endswith("% (3)")
     assert marks.pop("better").startswith("**")
+
+
+def test_the_seeds_of_a_change_are_those_of_both(tmp_path: Path) -> None:
+    write_study(tmp_path, "x", {"base": 0.3}, seeds=[1, 2])
+    write_study(tmp_path, "x", {"dec_smoe": 0.25, "encdec_smoe": 0.2})
+    rows = [row for row in rows_of(read_results(tmp_path), "base") if row.primary and row.change]
+    assert {row.seeds for row in rows} == {(1, 2, 3)}
+    assert all(study_summary.figure(row).endswith(" (2)") for row in rows)
+    tables = "\n".join(study_blocks_section.section(rows, "base"))
+    assert re.findall(r"\| all \| ([^|]*) \|", tables) == ["2"] * 4
 
 
 def test_answers_stand_in_the_order_of_the_questions_and_below_again(

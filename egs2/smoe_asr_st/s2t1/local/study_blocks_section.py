@@ -32,8 +32,8 @@ def section(rows: Sequence[Row], base: str) -> list[str]:
     for row in together(rows):
         change = row.change
         assert change is not None and change.relative is not None
-        cells = [row.cell.task, TITLES[row.cell.metric], *PLACES[row.system], str(len(row.seeds))]
-        cells += [f"{change.base:.2f}", f"{change.system:.2f}"]
+        cells = [row.cell.task, TITLES[row.cell.metric], *PLACES[row.system]]
+        cells += [str(len(change.seeds)), f"{change.base:.2f}", f"{change.system:.2f}"]
         lines.append([*cells, f"{bracket(change.relative, 1, '+')} %", row.verdict + row.dagger])
     if not lines:
         return []

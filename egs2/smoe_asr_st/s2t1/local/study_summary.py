@@ -14,9 +14,9 @@ from study_tables import TITLES, bracket, table
 
 LEGEND = (
     "Relative change against `{base}`, both bandwidths together, with its 95 % interval; in "
-    "brackets the number of seeds. An interval with 0 in it is no significant difference; *: "
-    "without 0; **bold**: significant after Holm's correction as well; †: of these trained models "
-    "alone, no seed's variance is known, so it is neither."
+    "brackets the number of seeds that both have. An interval with 0 in it is no significant "
+    "difference; *: without 0; **bold**: significant after Holm's correction as well; †: of these "
+    "trained models alone, no seed's variance is known, so it is neither."
 )
 TRAINED_LABELS, TASKS, BLOCKS = "trained labels", "tasks", "blocks"  # parts of a corpus's results
 QUESTIONS = {  # these, and experiments
@@ -83,7 +83,7 @@ def figure(row: Row | None) -> str:
         text += " *"
     elif row.verdict != NEITHER and not row.dagger:
         text = f"**{text}**"
-    return f"{text}{row.dagger} ({len(row.seeds)})"
+    return f"{text}{row.dagger} ({len(row.change.seeds)})"
 
 
 def answers(rows: Mapping[str, Sequence[Row]], experiments: Experiments, base: str) -> Answers:
