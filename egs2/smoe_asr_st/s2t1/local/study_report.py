@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""STUDY.md from the JSONs under study/results alone: nothing is trained, nothing else is read."""
+"""STUDY.md from the JSONs under study/results alone: nothing is trained.
+
+Of anything else it reads only which study under conf/study has a system, for the commands.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import study_blocks_section
 import study_noise_section
@@ -16,6 +20,7 @@ import study_scale_section
 import study_summary
 import study_tables as tables
 from study_analysis import Row, corpora_of, power_rows, rows_of, variant_of
+from study_commands import commands
 from study_efficiency_section import efficiency_section
 from study_experiments import experiment_sections, read_experiments
 from study_results import Result, read_json, read_results
@@ -144,29 +149,41 @@ def corpus_section(
     primary = [row for row in whole if not variant_of(row.system)]
     variants = [row for row in whole if variant_of(row.system)]
     lines = [f"### {corpus}", "", tables.verdicts(primary, args.base), ""]
+    lines += commands(args.results, corpus, {row.system for row in primary})
     lines += tables.result_table(primary)
     changes, seeds = plots / f"{corpus}_changes.png", plots / f"{corpus}_seeds.png"
     if study_plots.plot_changes(primary, changes, base=args.base):
         lines += [picture(changes, args.out), ""]
     study_plots.plot_seeds(primary, seeds)
     lines += [picture(seeds, args.out), "", *tables.seed_table(primary)]
+    placed = study_blocks_section.placed(primary)
     lines += study_blocks_section.section(primary, args.base)
+    lines += commands(args.results, corpus, {row.system for row in placed})
     blocks = plots / f"{corpus}_blocks.png"
-    if study_plots.plot_changes(study_blocks_section.placed(primary), blocks, base=args.base):
+    if study_plots.plot_changes(placed, blocks, base=args.base):
         lines += [picture(blocks, args.out), ""]
     if variants:
         lines += ["Variants, each compared with what stands in brackets:", ""]
         lines += tables.result_table([in_brackets(row) for row in variants])
         lines += study_scale_section.section(variants, results, args.base)
+        numbers = study_scale_section.numbers_of(variants, args.base)
+        lines += commands(args.results, corpus, systems_of(numbers))
         if study_scale_section.plot(variants, args.base, plots / f"{corpus}_tasks.png"):
             lines += [picture(plots / f"{corpus}_tasks.png", args.out), ""]
         lines += study_noise_section.section(variants)
+        shares = study_noise_section.shares_of(variants)
+        lines += commands(args.results, corpus, systems_of(shares))
         if study_noise_section.plot(variants, plots / f"{corpus}_labels.png"):
             lines += [picture(plots / f"{corpus}_labels.png", args.out), ""]
     others = [row for row in rows if not row.primary]
     if others:
         lines += ["Other metrics (not among the comparisons):", "", *tables.secondary_table(others)]
     return lines
+
+
+def systems_of(found: Mapping[Any, Mapping[int, Row]]) -> set[str]:
+    """The systems of a section's rows."""
+    return {row.system for some in found.values() for row in some.values()}
 
 
 def in_brackets(row: Row) -> Row:
