@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from study_plan import SYSTEMS, load
+from study_plan import RESULTS, SYSTEMS, load
 
 RECIPE = Path(__file__).parent.parent
-RESULTS = "study/results"  # where a study's results lie, unless its YAML says otherwise
 
 
 def commands(

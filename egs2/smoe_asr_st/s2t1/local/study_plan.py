@@ -22,6 +22,7 @@ from options import setting, value_of
 from espnet_smoe.datadir import DataError
 
 SYSTEMS = Path("conf/study/systems")
+RESULTS = "study/results"  # unless the YAML says otherwise
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # What gives all systems of a corpus the same batches and the same number of updates.
 SCHEDULE = ("iterator_type", "batch_bins", "num_iters_per_epoch", "max_epoch", "accum_grad")
@@ -182,7 +183,7 @@ def read_study(path: Path) -> Study:
                     raise DataError(f"{where}: {place[0]}/{system}_seed{seed} is none of the runs")
                 program = plain_name(entry["name"], f"{where}.name")
                 experiments.append(Experiment(program, runs[place], str(entry.get("args") or "")))
-    results = Path(top.get("results", "study/results"))
+    results = Path(top.get("results", RESULTS))
     report = Path(top.get("report", "STUDY.md"))
     ordered = sorted(runs.values(), key=lambda run: run.seed)  # stable: pairs of systems early
     base = str(top.get("base", "base"))

@@ -23,6 +23,7 @@ from study_analysis import Row, corpora_of, power_rows, rows_of, variant_of
 from study_commands import commands
 from study_efficiency_section import efficiency_section
 from study_experiments import experiment_sections, read_experiments
+from study_plan import RESULTS
 from study_results import Result, read_json, read_results
 from study_sections import picture
 
@@ -193,7 +194,7 @@ def in_brackets(row: Row) -> Row:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, nargs="?", default=Path("study/results"))
+    parser.add_argument("results", type=Path, nargs="?", default=Path(RESULTS))
     parser.add_argument("--out", type=Path, default=Path("STUDY.md"))
     parser.add_argument("--base", default="base", help="the system that others are compared with")
     args = parser.parse_args(argv)
